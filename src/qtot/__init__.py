@@ -1,0 +1,22 @@
+"""qtot: QMIX and its family. Train a team together, run each agent alone.
+
+Importing this package does not import JAX; the names below are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Policy", "Run", "evaluate", "load", "make_env", "train"]
+
+if TYPE_CHECKING:
+    from qtot.api import Policy, Run, evaluate, load, make_env, train
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from qtot import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'qtot' has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""Environments by name, ``family/task``. A family's module is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qtot.errors import QtotError, unknown
+
+if TYPE_CHECKING:
+    from qtot.envs.base import JaxEnv
+
+
+@dataclass(frozen=True)
+class Family:
+    """A module with ``tasks() -> tuple[str, ...]`` and ``make(task) -> JaxEnv``."""
+
+    module: str
+    about: str
+
+
+FAMILIES: dict[str, Family] = {
+    "matrix": Family("qtot.envs.matrix", "payoff-matrix games of the QMIX, QTRAN and QPLEX papers"),
+    "smax": Family("qtot.envs.smax", "StarCraft-like battles against a heuristic enemy (JaxMARL)"),
+    "mpe": Family("qtot.envs.mpe", "multi-particle tasks, the cooperative ones (JaxMARL)"),
+    "probe": Family("qtot.envs.probes", "tiny environments with known values, for tests"),
+}
+
+
+def family_of(name: str) -> str:
+    """The part before the slash, checked."""
+    family, slash, task = name.partition("/")
+    if family not in FAMILIES:
+        raise unknown("environment family", family, FAMILIES)
+    if not slash or not task:
+        raise QtotError(
+            f"environment {name!r} names a family but no task; expected 'family/task', "
+            f"such as '{family}/{tasks(family)[0]}' ('qtot envs' lists them)"
+        )
+    return family
+
+
+def tasks(family: str) -> tuple[str, ...]:
+    """The tasks of one family."""
+    return importlib.import_module(FAMILIES[family].module).tasks()
+
+
+def make_env(name: str) -> JaxEnv:
+    """The environment called ``name``, such as ``smax/3m`` or ``matrix/two_step``.
+
+    Raises:
+        QtotError: no such family or task; says the nearest one.
+    """
+    family = family_of(name)
+    module = importlib.import_module(FAMILIES[family].module)
+    task = name.partition("/")[2]
+    try:
+        return module.make(task)
+    except KeyError:
+        raise unknown(f"task of {family}/", task, module.tasks()) from None
