@@ -1,0 +1,123 @@
+"""Hyperparameters of agents, mixers, losses and replay. Free of JAX, so that help is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The agents' network: observation, previous action and agent id in, Q-values out."""
+
+    encoder: tuple[int, ...] = (64,)
+    """widths of the ReLU layers before the memory"""
+    hidden: int = 64
+    """recurrent width H"""
+    memory: Literal["gru", "none"] = "gru"
+    """gru: remembers, as DRQN does; none: a ReLU layer in its place"""
+    sharing: Literal["all", "none"] = "all"
+    """all agents use one network, or each has its own"""
+    prev_action: bool = True
+    """feed the agent's previous action, one-hot"""
+    agent_id: bool = True
+    """feed the agent's index, one-hot"""
+    layer_norm: bool = False
+    """layer normalisation after every encoder layer (before its ReLU)"""
+    init: Literal["torch", "orthogonal"] = "orthogonal"
+    """torch: uniform within 1/sqrt(fan in), as PyMARL; orthogonal: with zero biases"""
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """The mixing network and the hypernetworks that make its weights from the state."""
+
+    embed: int = 32
+    """width of the mixing network's hidden layer"""
+    hypernet_layers: Literal[1, 2] = 2
+    """layers of the hypernetworks that make the weights (ICML 2018: 1; JMLR 2020: 2)"""
+    hypernet_embed: int = 64
+    """hidden width of two-layer hypernetworks"""
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """What Q_tot is regressed on."""
+
+    gamma: float = 0.99
+    """discount per step"""
+    double_q: bool = True
+    """choose the next action with the online network, value it with the target network"""
+    td_lambda: float = 0.0
+    """lambda of the TD(lambda) return; 0 is the one-step target"""
+    n_step: int = 1
+    """rewards summed before bootstrapping; only with td_lambda = 0"""
+    update: Literal["hard", "soft"] = "hard"
+    """copy the target networks at an interval, or let them follow"""
+    interval: int = 200
+    """learner updates between copies (hard)"""
+    tau: float = 0.005
+    """fraction moved towards the online networks at every update (soft)"""
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """How parameters follow the gradient."""
+
+    name: Literal["adam", "radam", "rmsprop"] = "adam"
+    """rmsprop adds eps outside the square root and uses decay 0.99, as PyTorch does in PyMARL"""
+    lr: float = 5e-4
+    """learning rate at the first environment step"""
+    lr_end: float = 1.0
+    """fraction of lr that is left at the last environment step (linear; 1 = constant)"""
+    eps: float = 1e-5
+    """added to the denominator, outside the square root"""
+    clip: float = 10.0
+    """largest global norm of the gradient"""
+
+
+@dataclass(frozen=True)
+class ExplorationConfig:
+    """Epsilon-greedy, drawn anew for every agent and environment, in environment steps."""
+
+    start: float = 1.0
+    """epsilon at the first environment step"""
+    end: float = 0.05
+    """epsilon after the decay"""
+    steps: int = 50_000
+    """environment steps of the linear decay"""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What is stored, and how it is sampled."""
+
+    sequences: Literal["episodes", "segments"] = "segments"
+    """whole episodes from reset with zero memory (the paper), or pieces of the running stream
+    that start from the memory and previous action stored with them"""
+    length: int = 32
+    """transitions in a segment, T; whole episodes take the environment's limit"""
+    capacity: int = 5_000
+    """sequences kept"""
+    batch: int = 32
+    """sequences in a learner update, B"""
+    burn_in: int = 0
+    """slots at a sequence's start that only warm the memory up"""
+    warmup: int = 32
+    """sequences stored before learning starts"""
+
+
+@dataclass(frozen=True)
+class ScalingConfig:
+    """Transformations of what the learner sees; logged returns are always raw."""
+
+    reward_scale: float = 1.0
+    """rewards are multiplied by this"""
+    standardise_rewards: bool = False
+    """subtract the running mean and divide by the running deviation, as EPyMARL does; the shift
+    changes what is optimal where episode lengths differ"""
+    normalise_obs: bool = False
+    """observations to zero mean and unit deviation, per agent and feature, by running statistics
+    that are saved with the run"""
+    normalise_state: bool = False
+    """the same for the global state"""

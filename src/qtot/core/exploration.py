@@ -1,0 +1,32 @@
+"""Epsilon-greedy exploration, in environment steps, drawn per agent and per environment."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from qtot.core.config import ExplorationConfig
+from qtot.core.masks import masked_argmax
+from qtot.types import Key
+
+
+def epsilon_at(config: ExplorationConfig, env_steps: Int[Array, ""]) -> Float[Array, ""]:
+    """Linear from ``start`` to ``end`` over ``steps`` valid transitions, then constant."""
+    progress = jnp.clip(env_steps / max(config.steps, 1), 0.0, 1.0)
+    return config.start + progress * (config.end - config.start)
+
+
+def epsilon_greedy(
+    key: Key,
+    q: Float[Array, "*b N A"],
+    avail_actions: Bool[Array, "*b N A"],
+    epsilon: Float[Array, ""],
+) -> Int[Array, "*b N"]:
+    """Each agent of each environment explores by its own coin, uniformly over legal actions."""
+    coin, which = jax.random.uniform(key, (2, *q.shape[:-1]))
+    # The k-th legal action, k uniform: one draw per agent instead of one per action.
+    legal = jnp.cumsum(avail_actions, axis=-1)
+    k = jnp.floor(which * legal[..., -1]).astype(legal.dtype)
+    random_action = jnp.argmax(legal > k[..., None], axis=-1)
+    return jnp.where(coin < epsilon, random_action, masked_argmax(q, avail_actions))

@@ -1,0 +1,157 @@
+"""The learner: one update of agents and mixer from sampled sequences, however they came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from qtot.core.agent import Agent
+from qtot.core.config import (
+    AgentConfig,
+    MixerConfig,
+    OptimiserConfig,
+    ScalingConfig,
+    TargetConfig,
+)
+from qtot.core.losses.td import Networks, td_loss
+from qtot.core.mixers import mixer_class
+from qtot.core.mixers.base import MixerShapes
+from qtot.core.optimiser import learning_rate, make_optimiser
+from qtot.core.statistics import RunningStats, init_stats, merge, standardise
+from qtot.types import Batch, Key, Slots
+
+
+class Statistics(NamedTuple):
+    """Running moments of what the environment showed; part of the policy when used."""
+
+    reward: RunningStats
+    obs: RunningStats
+    state: RunningStats
+
+
+class TrainState(NamedTuple):
+    """Everything that learning changes."""
+
+    online: Networks
+    target: Networks
+    opt_state: Any
+    stats: Statistics
+    updates: Int[Array, ""]
+    """learner updates done"""
+    env_steps: Int[Array, ""]
+    """valid transitions seen; what every schedule counts"""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """``init(key) -> TrainState`` and ``update(TrainState, batch) -> (TrainState, metrics)``."""
+
+    algo: str
+    n_agents: int
+    n_actions: int
+    obs_size: int
+    state_size: int
+    total_steps: int
+    """environment steps of the run, over which the learning rate decays"""
+    agent: AgentConfig
+    mixer: MixerConfig
+    target: TargetConfig
+    optimiser: OptimiserConfig
+    scaling: ScalingConfig
+    burn_in: int = 0
+
+    def networks(self, key: Key) -> Networks:
+        """Fresh agents and mixer."""
+        agent_key, mixer_key = jax.random.split(key)
+        agent = Agent(
+            agent_key,
+            n_agents=self.n_agents,
+            obs_size=self.obs_size,
+            n_actions=self.n_actions,
+            config=self.agent,
+        )
+        shapes = MixerShapes(self.n_agents, self.n_actions, self.state_size, self.agent.hidden)
+        return Networks(agent, mixer_class(self.algo)(mixer_key, shapes, self.mixer))
+
+    def init(self, key: Key) -> TrainState:
+        """Target networks begin as copies of the online ones."""
+        online = self.networks(key)
+        return TrainState(
+            online=online,
+            target=jax.tree.map(jnp.copy, online),
+            opt_state=make_optimiser(self.optimiser).init(online),  # pyright: ignore[reportArgumentType]
+            stats=Statistics(
+                reward=init_stats(()),
+                obs=init_stats((self.n_agents, self.obs_size)),
+                state=init_stats((self.state_size,)),
+            ),
+            updates=jnp.zeros((), jnp.int32),
+            env_steps=jnp.zeros((), jnp.int32),
+        )
+
+    def observe(self, stats: Statistics, slots: Slots) -> Statistics:
+        """Count fresh transitions into the running moments that are in use."""
+        use = self.scaling
+        return Statistics(
+            merge(stats.reward, slots.reward, slots.valid)
+            if use.standardise_rewards
+            else stats.reward,
+            merge(stats.obs, slots.obs, slots.valid) if use.normalise_obs else stats.obs,
+            merge(stats.state, slots.state, slots.valid) if use.normalise_state else stats.state,
+        )
+
+    def see(self, stats: Statistics, obs: Float[Array, "*b N O"]) -> Float[Array, "*b N O"]:
+        """The observation as the agents' network is given it."""
+        return standardise(stats.obs, obs) if self.scaling.normalise_obs else obs
+
+    def scale(self, stats: Statistics, slots: Slots) -> Slots:
+        """What the loss is given in place of raw rewards, observations and states."""
+        reward = slots.reward
+        if self.scaling.standardise_rewards:
+            reward = standardise(stats.reward, reward)
+        state = slots.state
+        if self.scaling.normalise_state:
+            state = standardise(stats.state, state)
+        return slots._replace(
+            obs=self.see(stats, slots.obs), state=state, reward=reward * self.scaling.reward_scale
+        )
+
+    def update(
+        self, state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+        """One optimiser step on ``[T+1, B]`` sequences, and the target networks' turn.
+
+        Returns:
+            The new state, and ``loss``, ``grad_norm`` (before clipping), ``q_tot``, ``target``,
+            ``td_error_abs``, ``lr``.
+        """
+        batch = batch._replace(slots=self.scale(state.stats, batch.slots))
+
+        def loss_of(online: Networks) -> tuple[Array, dict[str, Array]]:
+            return td_loss(online, state.target, batch, config=self.target, burn_in=self.burn_in)
+
+        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.online)
+        lr = learning_rate(self.optimiser, state.env_steps, self.total_steps)
+        steps, opt_state = make_optimiser(self.optimiser).update(grads, state.opt_state)
+        online = jax.tree.map(lambda p, step: p - lr * step, state.online, steps)
+        updates = state.updates + 1
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics, "lr": lr}
+        return state._replace(
+            online=online,
+            target=self._follow(state.target, online, updates),
+            opt_state=opt_state,
+            updates=updates,
+        ), metrics
+
+    def _follow(self, target: Networks, online: Networks, updates: Array) -> Networks:
+        """Hard: copy every ``interval`` updates. Soft: move a fraction ``tau`` every update."""
+        if self.target.update == "soft":
+            tau = self.target.tau
+            return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
+        copy = updates % self.target.interval == 0
+        return jax.tree.map(lambda t, o: jnp.where(copy, o, t), target, online)

@@ -1,0 +1,1 @@
+"""One loss per idea. The temporal-difference loss serves every mixer."""

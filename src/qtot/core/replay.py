@@ -1,0 +1,104 @@
+"""Replay of sequences: one preallocated ring of slots, no next-step copies.
+
+The ring holds, for each of E environments, R rows of ``stride`` slots. A whole episode is a row of
+T+1 slots. A segment is a row of T slots whose slot T is the first slot of the next row of the same
+environment; so the newest segment waits until its successor is written, and no sample crosses the
+write head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from qtot.errors import QtotError
+from qtot.types import Batch, Key, PyTree, SequenceStart, Slots
+
+
+class ReplayState(NamedTuple):
+    """Everything that is stored."""
+
+    slots: Slots
+    """ring ``[R * stride, E, ...]``"""
+    start: SequenceStart
+    """what the agents remembered at each row's start, ``[R, E, ...]``"""
+    written: Int[Array, ""]
+    """rows written per environment since the beginning"""
+
+
+class Replay(NamedTuple):
+    """Sizes of the ring. ``init → add → can_sample → sample``."""
+
+    rows: int
+    """R, rows per environment"""
+    stride: int
+    """slots per row"""
+    envs: int
+    """E"""
+    overlap: bool
+    """segments: slot T of a row lies in the next row"""
+
+    @staticmethod
+    def make(*, capacity: int, length: int, envs: int, whole_episodes: bool) -> Replay:
+        """A ring of at least ``capacity`` sequences of ``length`` transitions."""
+        rows = -(-capacity // envs) + (not whole_episodes)
+        if capacity < 1 or length < 1:
+            raise QtotError(
+                f"replay needs a capacity and a length of at least 1, got {capacity} and {length}"
+            )
+        stride = length + 1 if whole_episodes else length
+        return Replay(rows, stride, envs, overlap=not whole_episodes)
+
+    def init(self, slot: Slots, start: SequenceStart) -> ReplayState:
+        """Zeros, shaped after one example slot and start of one environment."""
+
+        def ring(leading: int, x: Array) -> Array:
+            return jnp.zeros((leading, self.envs, *x.shape), x.dtype)
+
+        return ReplayState(
+            slots=jax.tree.map(lambda x: ring(self.rows * self.stride, x), slot),
+            start=jax.tree.map(lambda x: ring(self.rows, x), start),
+            written=jnp.zeros((), jnp.int32),
+        )
+
+    def add(self, state: ReplayState, slots: Slots, start: SequenceStart) -> ReplayState:
+        """Overwrite the oldest row of every environment with ``slots [stride, E, ...]``."""
+        row = state.written % self.rows
+
+        def write(at: Array, old: PyTree, new: PyTree) -> PyTree:
+            return jax.tree.map(
+                lambda o, n: jax.lax.dynamic_update_slice_in_dim(o, n.astype(o.dtype), at, axis=0),
+                old,
+                new,
+            )
+
+        return ReplayState(
+            slots=write(row * self.stride, state.slots, slots),
+            start=write(row, state.start, jax.tree.map(lambda x: x[None], start)),
+            written=state.written + 1,
+        )
+
+    def stored(self, state: ReplayState) -> Int[Array, ""]:
+        """Rows per environment that may be sampled."""
+        return jnp.maximum(jnp.minimum(state.written, self.rows) - self.overlap, 0)
+
+    def sample(self, state: ReplayState, key: Key, batch: int) -> Batch:
+        """``batch`` sequences, uniform with replacement over all that are stored, so that the cost
+        does not grow with the capacity.
+        """
+        pick = jax.random.randint(key, (batch,), 0, self.stored(state) * self.envs)
+        age, env = pick // self.envs, pick % self.envs
+        row = (state.written - 1 - self.overlap - age) % self.rows
+        return self.read(state, row, env)
+
+    def read(self, state: ReplayState, row: Int[Array, "B"], env: Int[Array, "B"]) -> Batch:
+        """The sequences that begin at the given rows, time-major ``[stride or T+1, B, ...]``."""
+        offsets = jnp.arange(self.stride + self.overlap)[:, None]
+        at = (row * self.stride + offsets) % (self.rows * self.stride)
+        return Batch(
+            slots=jax.tree.map(lambda x: x[at, env], state.slots),
+            start=jax.tree.map(lambda x: x[row, env], state.start),
+        )

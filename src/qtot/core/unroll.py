@@ -1,0 +1,62 @@
+"""From a sampled sequence to Q-values, the same for every loss."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from qtot.core.agent import Agent
+from qtot.types import Batch, Slots
+
+
+def scrub(slots: Slots) -> Slots:
+    """Zero what lies in padding, so that no garbage there (not even NaN) meets a weight.
+
+    A slot is read when it is a transition or the slot after one: a final observation counts.
+    """
+    after = jnp.concatenate([jnp.zeros_like(slots.valid[:1]), slots.valid[:-1]])
+    read = slots.valid | after
+
+    def keep(x: Array, mask: Array) -> Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
+
+    return Slots(
+        obs=keep(slots.obs, read),
+        state=keep(slots.state, read),
+        avail_actions=keep(slots.avail_actions, read).astype(bool),
+        alive=keep(slots.alive, read).astype(bool),
+        action=keep(slots.action, slots.valid),
+        reward=keep(slots.reward, slots.valid),
+        terminated=slots.terminated & slots.valid,
+        first=slots.first,
+        valid=slots.valid,
+    )
+
+
+def previous_actions(batch: Batch) -> Int[Array, "T B N"]:
+    """The action before each slot; the agent itself forgets it where an episode opens."""
+    start = batch.start.prev_action[None].astype(jnp.int32)
+    return jnp.concatenate([start, batch.slots.action[:-1].astype(jnp.int32)])
+
+
+def unroll(
+    agent: Agent, batch: Batch, burn_in: int = 0
+) -> tuple[Float[Array, "T B N A"], Float[Array, "T B N H"]]:
+    """Q-values and hidden states at every slot, from the memory stored with the sequence.
+
+    The first ``burn_in`` slots only bring the memory up to date: no gradient passes through them
+    (Kapturowski et al. 2019).
+    """
+    slots, memory = batch.slots, batch.start.memory
+    previous = previous_actions(batch)
+    if not burn_in:
+        q, hidden, _ = agent.unroll(slots.obs, previous, slots.first, memory)
+        return q, hidden
+
+    def part(span: slice, memory: Array) -> tuple[Array, Array, Array]:
+        return agent.unroll(slots.obs[span], previous[span], slots.first[span], memory)
+
+    warm = jax.lax.stop_gradient(part(slice(0, burn_in), memory))
+    q, hidden, _ = part(slice(burn_in, None), warm[2])
+    return jnp.concatenate([warm[0], q]), jnp.concatenate([warm[1], hidden])

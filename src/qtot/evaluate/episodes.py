@@ -1,0 +1,71 @@
+"""Greedy episodes: each environment plays exactly one, so short episodes are not favoured."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from qtot.core.agent import Agent
+from qtot.core.learner import Learner, Statistics
+from qtot.core.masks import masked_argmax
+from qtot.envs.base import JaxEnv
+from qtot.envs.stream import advance, open_stream, see
+from qtot.types import Key
+
+
+class Episodes(NamedTuple):
+    """What came of E episodes."""
+
+    episode_return: Float[Array, "E"]
+    """raw team reward, summed"""
+    length: Int[Array, "E"]
+    info: dict[str, Float[Array, "E"]]
+    ended: Bool[Array, "E"]
+
+
+def play_greedy(
+    env: JaxEnv, learner: Learner, agent: Agent, stats: Statistics, key: Key, episodes: int
+) -> Episodes:
+    """Every agent takes the argmax of its own Q_a, without the mixer."""
+    reset_key, step_key = jax.random.split(key)
+    stream = open_stream(env, reset_key, episodes)
+    zero = jnp.zeros(episodes)
+    results = Episodes(
+        zero,
+        jnp.zeros(episodes, jnp.int32),
+        {name: zero for name in env.spec.info},
+        jnp.zeros(episodes, bool),
+    )
+    memory = agent.initial_memory(episodes)
+    previous = jnp.full((episodes, agent.n_agents), -1, jnp.int32)
+
+    def playing(carry: tuple[Any, ...]) -> Array:
+        t, *_, results = carry
+        return ~jnp.all(results.ended) & (t < env.spec.episode_limit)
+
+    def slot(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        t, stream, memory, previous, results = carry
+        seen = see(env, stream)
+        q, _, memory = agent.unroll(
+            learner.see(stats, seen.obs)[None], previous[None], stream.first[None], memory
+        )
+        action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
+        key = jax.random.fold_in(step_key, t)
+        stream, outcome = advance(env, key, stream, action, restart=False)
+
+        def at_end(new: Array, old: Array) -> Array:
+            return jnp.where(outcome.ended, new, old)
+
+        results = Episodes(
+            at_end(outcome.episode_return, results.episode_return),
+            at_end(outcome.episode_length, results.length),
+            {k: at_end(outcome.info[k], results.info[k]) for k in results.info},
+            results.ended | outcome.ended,
+        )
+        return t + 1, stream, memory, action, results
+
+    start = (jnp.zeros((), jnp.int32), stream, memory, previous, results)
+    return jax.lax.while_loop(playing, slot, start)[-1]

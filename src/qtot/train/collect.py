@@ -1,0 +1,111 @@
+"""Collecting experience in-graph: segments of running streams, or whole episodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from qtot.core.agent import Agent
+from qtot.core.exploration import epsilon_greedy
+from qtot.core.learner import Learner, Statistics
+from qtot.envs.base import JaxEnv
+from qtot.envs.stream import Stream, advance, open_stream, see
+from qtot.types import Key, SequenceStart, Slots
+
+
+class Actors(NamedTuple):
+    """E environments and what their agents remember."""
+
+    stream: Stream
+    memory: Float[Array, "E N K"]
+    prev_action: Int[Array, "E N"]
+
+
+class Tally(NamedTuple):
+    """Sums over a stretch of training, from which means are logged."""
+
+    transitions: Float[Array, ""]
+    episodes: Float[Array, ""]
+    episode_return: Float[Array, ""]
+    episode_length: Float[Array, ""]
+    info: dict[str, Float[Array, ""]]
+
+
+class Collector(NamedTuple):
+    """How experience is gathered. ``init → collect``."""
+
+    env: JaxEnv
+    learner: Learner
+    envs: int
+    slots: int
+    """slots per collection: T for segments, episode limit + 1 for whole episodes"""
+    whole_episodes: bool
+
+    def init(self, key: Key, agent: Agent) -> Actors:
+        """Fresh episodes, empty memories."""
+        return Actors(
+            stream=open_stream(self.env, key, self.envs),
+            memory=agent.initial_memory(self.envs),
+            prev_action=jnp.full((self.envs, agent.n_agents), -1, action_dtype(agent.n_actions)),
+        )
+
+    def collect(
+        self,
+        key: Key,
+        actors: Actors,
+        agent: Agent,
+        stats: Statistics,
+        epsilon: Float[Array, ""],
+    ) -> tuple[Actors, Slots, SequenceStart, Tally]:
+        """Act for ``slots`` slots; returns them ``[slots, E, ...]`` with what preceded them."""
+        reset_key, act_key, env_key = jax.random.split(key, 3)
+        if self.whole_episodes:
+            actors = self.init(reset_key, agent)
+        start = SequenceStart(actors.memory, actors.prev_action)
+
+        def slot(actors: Actors, keys: Key) -> tuple[Actors, tuple[Slots, Tally]]:
+            stream = actors.stream
+            seen = see(self.env, stream)
+            q, _, memory = agent.unroll(
+                self.learner.see(stats, seen.obs)[None],
+                actors.prev_action[None],
+                stream.first[None],
+                actors.memory,
+            )
+            action = epsilon_greedy(keys[0], q[0], seen.avail_actions, epsilon)
+            action = action.astype(actors.prev_action.dtype)
+            after, outcome = advance(
+                self.env, keys[1], stream, action, restart=not self.whole_episodes
+            )
+            slots = Slots(
+                *seen,
+                action=action,
+                reward=outcome.reward,
+                terminated=outcome.terminated,
+                first=stream.first,
+                valid=outcome.valid,
+            )
+            ended = outcome.ended
+            tally = Tally(
+                transitions=jnp.sum(outcome.valid, dtype=jnp.float32),
+                episodes=jnp.sum(ended, dtype=jnp.float32),
+                episode_return=jnp.sum(jnp.where(ended, outcome.episode_return, 0.0)),
+                episode_length=jnp.sum(jnp.where(ended, outcome.episode_length, 0.0)),
+                info={k: jnp.sum(jnp.where(ended, v, 0.0)) for k, v in outcome.info.items()},
+            )
+            return Actors(after, memory, action), (slots, tally)
+
+        act_keys = jax.random.split(act_key, self.slots)
+        env_keys = jax.random.split(env_key, self.slots)
+        actors, (slots, tallies) = jax.lax.scan(
+            slot, actors, jnp.stack([act_keys, env_keys], axis=1)
+        )
+        return actors, slots, start, jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies)
+
+
+def action_dtype(n_actions: int) -> jnp.dtype:
+    """The smallest integer that holds every action and -1."""
+    return jnp.dtype(jnp.int8 if n_actions <= 127 else jnp.int16 if n_actions < 2**15 else jnp.int32)
