@@ -6,8 +6,8 @@ Precedence: dataclass defaults < preset (and its environment family) < what the 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qtot.core.config import (
     AgentConfig,
@@ -80,3 +80,119 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """For ``config.json``."""
         return asdict(self)
+
+
+def nested_replace(config: Any, changes: dict[str, Any]) -> Any:
+    """``dataclasses.replace`` through nested dataclasses.
+
+    Raises:
+        QtotError: a key that does not exist; names the nearest one.
+    """
+    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    new = {}
+    for key, value in changes.items():
+        if key not in known:
+            raise unknown(f"option of {type(config).__name__}", key, known)
+        inner = is_dataclass(known[key]) and isinstance(value, dict)
+        new[key] = nested_replace(known[key], value) if inner else value
+    return replace(config, **new)
+
+
+def validate(config: TrainConfig) -> TrainConfig:
+    """The same configuration, or the first thing that is wrong with it.
+
+    Raises:
+        QtotError: names the option, what was expected and what was got.
+    """
+    if config.algo not in METHODS:
+        raise unknown("algorithm", config.algo, METHODS)
+    _check_choices(config, "")
+    for where, low, high in RANGES:
+        value: Any = config
+        for part in where.split("."):
+            value = getattr(value, part)
+        _check_range(where, value, low, high)
+    for width in config.agent.encoder:
+        _check_range("agent.encoder", width, 1, math.inf)
+    target, replay = config.target, config.replay
+    if target.n_step > 1 and target.td_lambda > 0:
+        raise QtotError(
+            f"target.n_step {target.n_step} and target.td_lambda {target.td_lambda} exclude each "
+            "other; keep n_step 1 for TD(lambda), or td_lambda 0 for n-step returns"
+        )
+    if replay.sequences == "segments" and replay.burn_in >= replay.length:
+        raise QtotError(
+            f"replay.burn_in {replay.burn_in} leaves nothing of replay.length {replay.length} to "
+            "learn from; make it smaller"
+        )
+    if replay.sequences == "episodes" and replay.burn_in:
+        raise QtotError(
+            f"replay.burn_in {replay.burn_in} with replay.sequences episodes: whole episodes start "
+            "with an empty memory and need no burn-in; set it to 0, or use segments"
+        )
+    if replay.warmup > replay.capacity:
+        raise QtotError(
+            f"replay.warmup {replay.warmup} is more than replay.capacity {replay.capacity}, so "
+            "learning would never start; make it smaller"
+        )
+    return config
+
+
+# option, smallest, largest; an open bound is written as the next number a float can hold
+ABOVE_ZERO = math.ulp(0.0)
+RANGES: tuple[tuple[str, float, float], ...] = (
+    ("steps", 1, MAX_STEPS),
+    ("seeds", 1, math.inf),
+    ("seed", 0, 2**31 - 1),
+    ("log_every", 1, math.inf),
+    ("agent.hidden", 1, math.inf),
+    ("mixer.embed", 1, math.inf),
+    ("mixer.hypernet_embed", 1, math.inf),
+    ("target.gamma", 0.0, 1.0),
+    ("target.td_lambda", 0.0, 1.0),
+    ("target.n_step", 1, math.inf),
+    ("target.interval", 1, math.inf),
+    ("target.tau", ABOVE_ZERO, 1.0),
+    ("optimiser.lr", ABOVE_ZERO, MAX_STEPS),
+    ("optimiser.lr_end", 0.0, 1.0),
+    ("optimiser.eps", ABOVE_ZERO, 1.0),
+    ("optimiser.clip", ABOVE_ZERO, math.inf),
+    ("exploration.start", 0.0, 1.0),
+    ("exploration.end", 0.0, 1.0),
+    ("exploration.steps", 0, MAX_STEPS),
+    ("replay.length", 1, math.inf),
+    ("replay.capacity", 1, math.inf),
+    ("replay.batch", 1, math.inf),
+    ("replay.burn_in", 0, math.inf),
+    ("replay.warmup", 1, math.inf),
+    ("collect.envs", 1, math.inf),
+    ("collect.update_ratio", ABOVE_ZERO, math.inf),
+    ("scaling.reward_scale", ABOVE_ZERO, MAX_STEPS),
+    ("evaluation.every", 0, math.inf),
+    ("evaluation.episodes", 1, math.inf),
+    ("evaluation.final_episodes", 1, math.inf),
+)
+
+
+def _check_range(where: str, value: Any, low: float, high: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and math.isfinite(value) and low <= value <= high:
+        return
+    below = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
+    above = "" if high == math.inf else f" and at most {high:.10g}"
+    raise QtotError(f"{where} must be a finite number {below}{above}, got {value!r}")
+
+
+def _check_choices(config: Any, where: str) -> None:
+    """Every Literal holds one of its values, every whole number is whole (also from Python)."""
+    hints = get_type_hints(type(config))
+    for f in fields(config):
+        value, hint, name = getattr(config, f.name), hints[f.name], f"{where}{f.name}"
+        if is_dataclass(value):
+            _check_choices(value, f"{name}.")
+        elif get_origin(hint) is Literal and value not in get_args(hint):
+            raise unknown(f"{name}", str(value), [str(a) for a in get_args(hint)])
+        elif hint is int and (not isinstance(value, int) or isinstance(value, bool)):
+            raise QtotError(f"{name} must be a whole number, got {value!r}")
+        elif hint is bool and not isinstance(value, bool):
+            raise QtotError(f"{name} must be True or False, got {value!r}")

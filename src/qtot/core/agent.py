@@ -69,8 +69,8 @@ class Agent(eqx.Module):
             return QNetwork(key, inputs, n_actions, config)
 
         shared = config.sharing == "all"
-        self.network = build(key) if shared else eqx.filter_vmap(build)(
-            jax.random.split(key, n_agents)
+        self.network = (
+            build(key) if shared else eqx.filter_vmap(build)(jax.random.split(key, n_agents))
         )
 
     @property

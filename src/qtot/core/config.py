@@ -24,8 +24,8 @@ class AgentConfig:
     """feed the agent's index, one-hot"""
     layer_norm: bool = False
     """layer normalisation after every encoder layer (before its ReLU)"""
-    init: Literal["torch", "orthogonal"] = "orthogonal"
-    """torch: uniform within 1/sqrt(fan in), as PyMARL; orthogonal: with zero biases"""
+    init: Literal["torch", "lecun"] = "lecun"
+    """torch: uniform within 1/sqrt(fan in), as PyMARL; lecun: normal, with zero biases"""
 
 
 @dataclass(frozen=True)

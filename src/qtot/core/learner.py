@@ -47,6 +47,18 @@ class TrainState(NamedTuple):
     """valid transitions seen; what every schedule counts"""
 
 
+class PolicyParams(NamedTuple):
+    """What is saved of a seed: enough to act, to evaluate and to look inside the mixer."""
+
+    online: Networks
+    stats: Statistics
+
+    @staticmethod
+    def of(train: TrainState) -> PolicyParams:
+        """Of a state in training."""
+        return PolicyParams(train.online, train.stats)
+
+
 @dataclass(frozen=True)
 class Learner:
     """``init(key) -> TrainState`` and ``update(TrainState, batch) -> (TrainState, metrics)``."""

@@ -10,16 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def masked_argmax(
-    q: Float[Array, "*b A"], avail_actions: Bool[Array, "*b A"]
-) -> Int[Array, "*b"]:
+def masked_argmax(q: Float[Array, "*b A"], avail_actions: Bool[Array, "*b A"]) -> Int[Array, "*b"]:
     """The legal action of largest value; the first of equals; 0 where none is legal."""
     return jnp.argmax(jnp.where(avail_actions, q, -jnp.inf), axis=-1)
 
 
-def masked_max(
-    q: Float[Array, "*b A"], avail_actions: Bool[Array, "*b A"]
-) -> Float[Array, "*b"]:
+def masked_max(q: Float[Array, "*b A"], avail_actions: Bool[Array, "*b A"]) -> Float[Array, "*b"]:
     """The largest legal value; 0 where none is legal."""
     largest = jnp.max(jnp.where(avail_actions, q, -jnp.inf), axis=-1)
     return jnp.where(jnp.any(avail_actions, axis=-1), largest, 0.0)

@@ -15,20 +15,24 @@ from jaxtyping import Array, Bool, Float
 
 from qtot.types import Key
 
-Init = Literal["torch", "orthogonal"]
+Init = Literal["torch", "lecun"]
 
 
 def init_weight(key: Key, shape: tuple[int, int], init: Init, gain: float = 1.0) -> Array:
-    """``torch``: uniform within 1/sqrt(fan in); ``orthogonal``: times ``gain``."""
-    if init == "orthogonal":
-        return jax.nn.initializers.orthogonal(gain)(key, shape, jnp.float32)
-    bound = shape[1] ** -0.5
-    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+    """``torch``: uniform within 1/sqrt(fan in); ``lecun``: normal, deviation gain/sqrt(fan in).
+
+    Orthogonal matrices would need a QR decomposition, whose batched form deadlocks XLA's CPU
+    thread pool when it runs inside a vmapped program (jaxlib 0.10).
+    """
+    scale = shape[1] ** -0.5
+    if init == "lecun":
+        return gain * scale * jax.random.normal(key, shape, jnp.float32)
+    return jax.random.uniform(key, shape, jnp.float32, -scale, scale)
 
 
 def init_bias(key: Key, size: int, fan_in: int, init: Init) -> Array:
-    """``torch``: uniform within 1/sqrt(fan in); ``orthogonal``: zeros."""
-    if init == "orthogonal":
+    """``torch``: uniform within 1/sqrt(fan in); ``lecun``: zeros."""
+    if init == "lecun":
         return jnp.zeros(size)
     return jax.random.uniform(key, (size,), jnp.float32, -(fan_in**-0.5), fan_in**-0.5)
 
@@ -77,19 +81,13 @@ class GRU(eqx.Module):
     bias_hh: Float[Array, "H3"]
 
     def __init__(self, key: Key, inputs: int, hidden: int, init: Init):
-        keys = jax.random.split(key, 8)
-
-        def stack(keys: Key, fan_in: int) -> Array:
-            # Orthogonal per gate; torch draws with 1/sqrt(H) for input weights too.
-            if init == "orthogonal":
-                return jnp.concatenate([init_weight(k, (hidden, fan_in), init) for k in keys])
-            bound = hidden**-0.5
-            return jax.random.uniform(keys[0], (3 * hidden, fan_in), jnp.float32, -bound, bound)
-
-        self.weight_ih = stack(keys[:3], inputs)
-        self.weight_hh = stack(keys[3:6], hidden)
-        self.bias_ih = init_bias(keys[6], 3 * hidden, hidden, init)
-        self.bias_hh = init_bias(keys[7], 3 * hidden, hidden, init)
+        keys = jax.random.split(key, 4)
+        # torch draws input weights, too, within 1/sqrt(H).
+        gain = (inputs / hidden) ** 0.5 if init == "torch" else 1.0
+        self.weight_ih = gain * init_weight(keys[0], (3 * hidden, inputs), init)
+        self.weight_hh = init_weight(keys[1], (3 * hidden, hidden), init)
+        self.bias_ih = init_bias(keys[2], 3 * hidden, hidden, init)
+        self.bias_hh = init_bias(keys[3], 3 * hidden, hidden, init)
 
     def __call__(
         self,

@@ -22,9 +22,7 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
     return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
 
-def merge(
-    stats: RunningStats, x: Float[Array, "*b *f"], counts: Bool[Array, "*b"]
-) -> RunningStats:
+def merge(stats: RunningStats, x: Float[Array, "*b *f"], counts: Bool[Array, "*b"]) -> RunningStats:
     """Add the entries of ``x`` that count; padding changes nothing."""
     axes = tuple(range(counts.ndim))
     mask = counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim))

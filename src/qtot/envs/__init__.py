@@ -17,14 +17,21 @@ class Family:
     """A module with ``tasks() -> tuple[str, ...]`` and ``make(task) -> JaxEnv``."""
 
     module: str
+    example: str
     about: str
 
 
 FAMILIES: dict[str, Family] = {
-    "matrix": Family("qtot.envs.matrix", "payoff-matrix games of the QMIX, QTRAN and QPLEX papers"),
-    "smax": Family("qtot.envs.smax", "StarCraft-like battles against a heuristic enemy (JaxMARL)"),
-    "mpe": Family("qtot.envs.mpe", "multi-particle tasks, the cooperative ones (JaxMARL)"),
-    "probe": Family("qtot.envs.probes", "tiny environments with known values, for tests"),
+    "matrix": Family(
+        "qtot.envs.matrix", "two_step", "payoff-matrix games of the QMIX, QTRAN and QPLEX papers"
+    ),
+    "smax": Family(
+        "qtot.envs.smax", "3m", "StarCraft-like battles against a heuristic enemy (JaxMARL)"
+    ),
+    "mpe": Family(
+        "qtot.envs.mpe", "simple_spread", "multi-particle tasks, the cooperative ones (JaxMARL)"
+    ),
+    "probe": Family("qtot.envs.probes", "chain", "tiny environments with known values, for tests"),
 }
 
 
@@ -36,7 +43,7 @@ def family_of(name: str) -> str:
     if not slash or not task:
         raise QtotError(
             f"environment {name!r} names a family but no task; expected 'family/task', "
-            f"such as '{family}/{tasks(family)[0]}' ('qtot envs' lists them)"
+            f"such as '{family}/{FAMILIES[family].example}' ('qtot envs' lists them)"
         )
     return family
 

@@ -28,9 +28,7 @@ class JaxEnv(Protocol):
         """The state in which an episode begins."""
         ...
 
-    def step(
-        self, key: Key, state: PyTree, actions: Int[Array, "N"]
-    ) -> tuple[PyTree, StepResult]:
+    def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
         """The state after the joint action, and what followed it. Never resets."""
         ...
 

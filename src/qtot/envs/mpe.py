@@ -53,9 +53,7 @@ class Mpe:
         """Particles and landmarks at random places."""
         return self._env.reset(key)[1]
 
-    def step(
-        self, key: Key, state: PyTree, actions: Int[Array, "N"]
-    ) -> tuple[PyTree, StepResult]:
+    def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
         """One step of the physics."""
         by_agent = {a: actions[i] for i, a in enumerate(self.spec.agents)}
         _, after, rewards, dones, _ = self._env.step_env(key, state, by_agent)

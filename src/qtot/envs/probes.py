@@ -1,7 +1,6 @@
 """Tiny environments with known values: when learning fails on one, its name says what is broken.
 
-``KNOWN[task]`` holds the exact values, at discount ``GAMMA`` = 0.9; the makers' docstrings say
-what common faults would give instead.
+The makers' docstrings say what common faults would give instead.
 """
 
 from __future__ import annotations
@@ -19,18 +18,15 @@ from qtot.envs.matrix import MarkovGame
 from qtot.envs.spec import EnvSpec
 from qtot.types import Key, Observation, StepResult
 
-GAMMA = 0.9
-
 
 class Known(NamedTuple):
-    """What the best team achieves in a probe."""
+    """The best team's value in each position at discount ``GAMMA``, and its mean raw return."""
 
     values: tuple[float, ...]
-    """value of each position (of each time, in ``distinct``) at discount ``GAMMA``"""
     best_return: float = 1.0
-    """mean undiscounted return"""
 
 
+GAMMA = 0.9
 KNOWN: dict[str, Known] = {
     "chain": Known((0.81, 0.9, 1.0)),
     "chain_truncated": Known((8.1, 9.0, 10.0)),
@@ -40,7 +36,7 @@ KNOWN: dict[str, Known] = {
     "coordination": Known((1.0,) * 4),
     "memory": Known((0.729, 0.729, 0.81, 0.81, 0.9, 0.9, 1.0, 1.0)),
     "dead": Known((3.439, 2.71, 1.9, 1.0), 4.0),
-    "distinct": Known((2.71, 1.9, 1.0), 1.5),  # values: times the episode's id
+    "distinct": Known((2.71, 1.9, 1.0), 1.5),  # by time; to be multiplied by the episode's id
     "own_obs": Known((2.0, 2.0), 2.0),
 }
 
@@ -73,8 +69,7 @@ def _corridor(name: str, length: int, *, ends: bool, about: str) -> MarkovGame:
 def chain(name: str) -> MarkovGame:
     """Three steps, 1 at the end, a true end. Q_tot of every joint action: .81, .9, 1.
 
-    Bootstrapping past the end from the final observation gives 8.1, 9, 10; from the next
-    episode's first observation 2.99, 3.32, 3.69.
+    Bootstrapped from the final observation: 8.1, 9, 10; from the next episode: 2.99, 3.32, 3.69.
     """
     return _corridor(name, 3, ends=True, about="3 steps, reward 1 at the end, terminated")
 
@@ -82,9 +77,9 @@ def chain(name: str) -> MarkovGame:
 def chain_truncated(name: str) -> MarkovGame:
     """The chain, stopped by a time limit before its end would come: 8.1, 9, 10.
 
-    The final observation is the last position again, from which 1 would be paid for ever:
-    V = 1 + γV = 1 / (1 - γ) = 10. Taken for a true end, the values are the chain's. Exact for
-    agents without memory; a recurrent one meets the final observation in a memory of its own.
+    The final observation is the last position again: V = 1 + γV = 10. Taken for a true end, the
+    values are the chain's. Exact for agents without memory; the final slot finds a recurrent
+    agent in a memory that no transition trains.
     """
     return _corridor(name, 3, ends=False, about="the same 3 steps, stopped by a time limit")
 
@@ -92,14 +87,14 @@ def chain_truncated(name: str) -> MarkovGame:
 def long(name: str) -> MarkovGame:
     """The chain of 96 positions: nothing is paid before its one end. Values γ^95, ..., γ, 1.
 
-    Longer than a rollout: a loop that resets at every update never sees the reward.
+    Longer than many rollouts: a loop that resets at every update never sees the reward.
     """
     return _corridor(name, 96, ends=True, about="96 steps, nothing paid before the end")
 
 
 def one(name: str) -> MarkovGame:
     """One agent, one action, one step, reward 1: every axis may be 1, and Q_tot is 1."""
-    return MarkovGame(name, [[1]], ends=True, limit=1, about="one agent, one action, one step")
+    return MarkovGame(name, [[1]], about="one agent, one action, one step")
 
 
 def masks(name: str) -> MarkovGame:
@@ -107,8 +102,8 @@ def masks(name: str) -> MarkovGame:
 
     Positions 0 and 1 (the door) look alike, as do 2 (locked: only action 1 is legal, pays 1) and
     3 (open: pays 10, 5.5, 5.5, 1). Door 0 leads to 2, door 1 to 3, each in half of the episodes.
-    Q_tot at the door is γ(1 + 10) / 2 = 4.95; in the room [[10, 5.5], [5.5, 1]]. With the
-    door's mask (or none) on the room's values, the door is worth γ10 = 9.
+    Q_tot: door γ(1 + 10) / 2 = 4.95, room [[10, 5.5], [5.5, 1]]. With the door's mask (or none)
+    on the room's values, the door is worth γ10 = 9.
     """
     door, room = [[0, 0], [0, 0]], [[10, 5.5], [5.5, 1]]
     return MarkovGame(
@@ -134,8 +129,7 @@ def coordination(name: str) -> MarkovGame:
     for k, paid in enumerate([(0, 1, 2), (1, 2, 0), (2, 0, 1), (1, 1, 1)]):
         payoffs[(k, *paid)] = 1
     bits = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    about = "3 agents, 3 actions; two observed bits say which joint action pays"
-    return MarkovGame(name, payoffs, ends=True, limit=1, starts=4, state=bits, about=about)
+    return MarkovGame(name, payoffs, starts=4, state=bits, about="two bits say what 3 should play")
 
 
 def memory(name: str) -> MarkovGame:
@@ -193,8 +187,6 @@ def own_obs(name: str) -> MarkovGame:
     return MarkovGame(
         name,
         [np.add(a == bit, b == 2 + bit, dtype=float) for bit in (0, 1)],
-        ends=True,
-        limit=1,
         starts=2,
         obs=[[[0, 0, 0], [1, 0, 1]], [[1, 0, 0], [0, 1, 1]]],
         obs_sizes=(1, 3),
@@ -205,7 +197,7 @@ def own_obs(name: str) -> MarkovGame:
 
 
 class Episode(NamedTuple):
-    """Which episode of :class:`Distinct`, and the transitions since its reset."""
+    """An episode of :class:`Distinct`, and its transitions so far."""
 
     id: Float[Array, ""]
     time: Int[Array, ""]
@@ -248,8 +240,7 @@ class Distinct:
     def observe(self, state: Episode) -> Observation:
         """The id and the time, for everyone."""
         seen = jnp.stack([state.id, state.time / self.spec.episode_limit])
-        everyone = jnp.ones((2, 2), bool)
-        return Observation(jnp.tile(seen, (2, 1)), seen, everyone, everyone[0])
+        return Observation(jnp.tile(seen, (2, 1)), seen, jnp.ones((2, 2), bool), jnp.ones(2, bool))
 
 
 _MAKERS: Mapping[str, Callable[[str], JaxEnv]] = {"distinct": Distinct} | {

@@ -69,9 +69,7 @@ class Smax:
         """Both teams at their places."""
         return self._env.reset(key)[1]
 
-    def step(
-        self, key: Key, state: PyTree, actions: Int[Array, "N"]
-    ) -> tuple[PyTree, StepResult]:
+    def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
         """One battle step. ``step_env`` folds time and defeat together; told apart here."""
         by_agent = {a: actions[i] for i, a in enumerate(self.spec.agents)}
         _, state, rewards, _, _ = self._env.step_env(key, state, by_agent)

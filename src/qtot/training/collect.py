@@ -108,4 +108,6 @@ class Collector(NamedTuple):
 
 def action_dtype(n_actions: int) -> jnp.dtype:
     """The smallest integer that holds every action and -1."""
-    return jnp.dtype(jnp.int8 if n_actions <= 127 else jnp.int16 if n_actions < 2**15 else jnp.int32)
+    return jnp.dtype(
+        jnp.int8 if n_actions <= 127 else jnp.int16 if n_actions < 2**15 else jnp.int32
+    )

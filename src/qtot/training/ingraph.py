@@ -13,7 +13,8 @@ from qtot.core.exploration import epsilon_at
 from qtot.core.learner import Learner, TrainState
 from qtot.core.replay import Replay, ReplayState
 from qtot.envs.base import JaxEnv
-from qtot.train.collect import Actors, Collector, Tally
+from qtot.envs.spec import EnvSpec
+from qtot.training.collect import Actors, Collector, Tally
 from qtot.types import Batch, Key, SequenceStart, Slots
 
 LEARN_KEYS = ("loss", "grad_norm", "q_tot", "target", "td_error_abs", "lr")
@@ -57,6 +58,24 @@ SEED_AXES = SeedState(
 )
 
 
+def make_learner(spec: EnvSpec, config: TrainConfig) -> Learner:
+    """The learner of a configuration, sized for an environment."""
+    return Learner(
+        algo=config.algo,
+        n_agents=spec.n_agents,
+        n_actions=spec.max_actions,
+        obs_size=spec.obs_size,
+        state_size=spec.state_size,
+        total_steps=config.steps,
+        agent=config.agent,
+        mixer=config.mixer,
+        target=config.target,
+        optimiser=config.optimiser,
+        scaling=config.scaling,
+        burn_in=config.replay.burn_in,
+    )
+
+
 class Program(NamedTuple):
     """The in-graph training program of one configuration. ``init → chunk → chunk → ...``."""
 
@@ -72,23 +91,8 @@ class Program(NamedTuple):
         whole = replay.sequences == "episodes"
         length = spec.episode_limit if whole else replay.length
         envs = config.collect.envs
-        learner = Learner(
-            algo=config.algo,
-            n_agents=spec.n_agents,
-            n_actions=spec.max_actions,
-            obs_size=spec.obs_size,
-            state_size=spec.state_size,
-            total_steps=config.steps,
-            agent=config.agent,
-            mixer=config.mixer,
-            target=config.target,
-            optimiser=config.optimiser,
-            scaling=config.scaling,
-            burn_in=replay.burn_in,
-        )
-        ring = Replay.make(
-            capacity=replay.capacity, length=length, envs=envs, whole_episodes=whole
-        )
+        learner = make_learner(spec, config)
+        ring = Replay.make(capacity=replay.capacity, length=length, envs=envs, whole_episodes=whole)
         return Program(config, learner, Collector(env, learner, envs, ring.stride, whole), ring)
 
     def init_seed(self, seed: Int[Array, ""]) -> SeedState:
@@ -98,7 +102,7 @@ class Program(NamedTuple):
         train = self.learner.init(net_key)
         actors = self.collector.init(env_key, train.online.agent)
         slot, start = jax.eval_shape(
-            lambda: self._collect(run_key, actors, train, jnp.zeros(()))[1:3]
+            lambda: self.collect(run_key, actors, train, jnp.zeros(()))[1:3]
         )
         example = jax.tree.map(lambda x: jnp.zeros(x.shape[2:], x.dtype), slot)
         first = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), start)
@@ -111,7 +115,7 @@ class Program(NamedTuple):
         states = jax.vmap(self.init_seed, out_axes=SEED_AXES)(seeds)
         return RunState(states, jnp.zeros((), jnp.int32))
 
-    def _collect(
+    def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
     ) -> tuple[Actors, Slots, SequenceStart, Tally]:
         actors, slots, start, tally = self.collector.collect(
@@ -121,7 +125,7 @@ class Program(NamedTuple):
             start = start._replace(memory=start.memory[..., :0])
         return actors, slots, start, tally
 
-    def _sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
+    def sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
         batch = self.replay.sample(replay, key, self.config.replay.batch)
         if self.collector.whole_episodes:
             memory = train.online.agent.initial_memory(self.config.replay.batch)
@@ -136,7 +140,7 @@ class Program(NamedTuple):
         # A seed that has taken all its steps stands still while slower ones finish.
         active = train.env_steps < config.steps
         epsilon = epsilon_at(config.exploration, train.env_steps)
-        actors, slots, start, tally = self._collect(
+        actors, slots, start, tally = self.collect(
             jax.random.fold_in(collect_key, iteration), state.actors, train, epsilon
         )
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
@@ -167,7 +171,7 @@ class Program(NamedTuple):
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             train, credit, sums = carry
-            batch = self._sample(replay, jax.random.fold_in(key, train.updates), train)
+            batch = self.sample(replay, jax.random.fold_in(key, train.updates), train)
             train, metrics = self.learner.update(train, batch)
             return train, credit - 1.0, {k: sums[k] + metrics[k] for k in LEARN_KEYS}
 
@@ -178,17 +182,18 @@ class Program(NamedTuple):
         )
         return train, credit, sums, (train.updates - before).astype(jnp.float32)
 
-    def chunk(self, state: RunState, iterations: Int[Array, ""]) -> tuple[RunState, Progress]:
-        """Many iterations of all seeds; returns sums over them, one per seed."""
-        step = jax.vmap(
-            self.iterate, in_axes=(SEED_AXES, None), out_axes=(SEED_AXES, 0)
-        )
+    def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
+        """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
+        step = jax.vmap(self.iterate, in_axes=(SEED_AXES, None), out_axes=(SEED_AXES, 0))
+        sums = jax.eval_shape(lambda s: step(s.seeds, s.iteration)[1], state)
+        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
-        def body(_: Array, carry: tuple[RunState, Progress]) -> tuple[RunState, Progress]:
+        def unfinished(carry: tuple[RunState, Progress]) -> Array:
+            return jnp.min(carry[0].seeds.train.env_steps) < until
+
+        def body(carry: tuple[RunState, Progress]) -> tuple[RunState, Progress]:
             (seeds, iteration), sums = carry
             seeds, new = step(seeds, iteration)
             return RunState(seeds, iteration + 1), jax.tree.map(jnp.add, sums, new)
 
-        zero = jax.eval_shape(lambda s: step(s.seeds, s.iteration)[1], state)
-        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zero)
-        return jax.lax.fori_loop(0, iterations, body, (state, sums))
+        return jax.lax.while_loop(unfinished, body, (state, sums))

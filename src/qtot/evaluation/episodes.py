@@ -16,6 +16,9 @@ from qtot.envs.stream import advance, open_stream, see
 from qtot.types import Key
 
 
+EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
+
+
 class Episodes(NamedTuple):
     """What came of E episodes."""
 
@@ -69,3 +72,24 @@ def play_greedy(
 
     start = (jnp.zeros((), jnp.int32), stream, memory, previous, results)
     return jax.lax.while_loop(playing, slot, start)[-1]
+
+
+def evaluation_key(seed: Array | int, index: Array | int) -> Key:
+    """Keys that training never uses: one for every ``index``. Training evaluates at environment
+    steps, which are below 2**31; larger indices are free for later evaluations.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EVALUATION), index)
+
+
+def summarise(played: Episodes) -> dict[str, Array]:
+    """Means over the last axis: ``return``, ``length`` and the task's own scalars."""
+    return {
+        "return": played.episode_return.mean(-1),
+        "length": played.length.mean(-1),
+        **{metric_name(k): v.mean(-1) for k, v in played.info.items()},
+    }
+
+
+def metric_name(scalar: str) -> str:
+    """How an environment's scalar is called in metrics: the mean of ``won`` is a rate."""
+    return "win_rate" if scalar == "won" else scalar

@@ -1,0 +1,172 @@
+"""The Python API: ``train``, ``evaluate``, ``load``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from qtot.config import TrainConfig, nested_replace
+from qtot.core.learner import PolicyParams
+from qtot.envs import make_env
+from qtot.errors import QtotError
+from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
+from qtot.evaluation.policy import Memory, Policy
+from qtot.presets import preset_config
+from qtot.store.run_folder import RunFolder, Which
+from qtot.training.ingraph import make_learner
+from qtot.training.loop import run_training
+
+__all__ = ["Memory", "Policy", "Run", "evaluate", "load", "make_env", "train", "train_config"]
+
+
+FRESH = 2**31  # evaluation indices that training does not use
+
+
+class Run:
+    """A finished (or stopped) run: its configuration, metrics, results and agents."""
+
+    def __init__(self, folder: RunFolder, which: Which = "last"):
+        self._folder, self.which = folder, which
+        self.path = folder.path
+        self.config, self.spec = folder.facts()
+        self.learner = make_learner(self.spec, self.config)
+        self.seeds = tuple(range(self.config.seed, self.config.seed + self.config.seeds))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of ``metrics.jsonl``, one dict per seed and log."""
+        return self._folder.metrics()
+
+    def result(self) -> list[dict[str, Any]]:
+        """The closing table, one row per seed; empty when the run was stopped early."""
+        return self._folder.result()
+
+    def params(self, seed: int | None = None) -> PolicyParams:
+        """Networks (agents and mixer) and statistics of one seed.
+
+        Raises:
+            QtotError: no such seed here, or its file is missing or damaged.
+        """
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.seeds:
+            raise QtotError(f"run {self.path} has no seed {seed}; it has {list(self.seeds)}")
+        template = jax.eval_shape(lambda: PolicyParams.of(self.learner.init(jax.random.key(0))))
+        return jax.device_put(self._folder.load(self.which, seed, template))
+
+    def agent(self, name: str, seed: int | None = None) -> Policy:
+        """One agent of one seed (the first unless said otherwise), to act alone."""
+        params = self.params(seed)
+        return Policy(self.spec, self.learner, params.online.agent, params.stats, name)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"Run({str(self.path)!r}, {c.algo} on {c.env}, seeds {list(self.seeds)})"
+
+
+def train(
+    env: str = "smax/3m",
+    algo: str = "qmix",
+    *,
+    steps: int | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    preset: str = "default",
+    out: str | Path | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Train a team and return its run.
+
+    Args:
+        env: ``family/task``, such as ``smax/3m``.
+        algo: a method, such as ``qmix``, ``vdn``, ``iql``.
+        steps: environment steps of each seed; None takes the preset's.
+        seeds: how many independent seeds to train at once.
+        seed: the first of them.
+        preset: ``default`` or ``paper``.
+        out: a new folder for the run; None makes one under ``runs/``.
+        quiet: print nothing.
+        **options: parts of the configuration, such as ``agent={"hidden": 128}``.
+
+    Raises:
+        QtotError: something here is misspelt, impossible, or does not fit in memory.
+    """
+    config = preset_config(env, algo, preset)
+    changes = {"seeds": seeds, "seed": seed, **options}
+    if steps is not None:
+        changes["steps"] = steps
+    return train_config(nested_replace(config, changes), out, quiet=quiet)
+
+
+def train_config(config: TrainConfig, out: str | Path | None = None, *, quiet: bool = False) -> Run:
+    """Train what a complete configuration says."""
+    return Run(run_training(config, Path(out) if out else new_folder(config), quiet=quiet))
+
+
+def new_folder(config: TrainConfig) -> Path:
+    """A folder of its own below ``runs/``, named after task, method and time."""
+    name = f"{config.env.replace('/', '-')}-{config.algo}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, n = Path("runs") / name, 1
+    while path.exists():
+        path, n = Path("runs") / f"{name}-{n}", n + 1
+    return path
+
+
+def load(path: str | Path, which: Which = "last") -> Run:
+    """A run from its folder, with its last or its best parameters.
+
+    Raises:
+        QtotError: that is no run folder, or it is damaged.
+    """
+    if which not in ("last", "best"):
+        raise QtotError(f"which must be 'last' or 'best', got {which!r}")
+    return Run(RunFolder.open(Path(path)), which)
+
+
+def evaluate(
+    run: Run | str | Path, episodes: int = 256, *, seed: int = 0
+) -> list[dict[str, float]]:
+    """Greedy episodes, the mixer out of sight, on keys that training never used.
+
+    Args:
+        run: a run or its folder.
+        episodes: episodes per seed of the run, each in an environment of its own.
+        seed: another number plays other episodes.
+
+    Returns:
+        One dict per seed of the run: ``seed``, ``episodes``, ``return`` (mean), ``return_std``,
+        ``length``, and ``win_rate`` or the task's other scalars.
+
+    Raises:
+        QtotError: no run there, or no positive number of episodes.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    if not isinstance(seed, int) or not 0 <= seed < FRESH:
+        raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
+    if not isinstance(episodes, int) or episodes < 1:
+        raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
+    env = make_env(run.config.env)
+
+    @jax.jit
+    def play(params: PolicyParams, key: Any) -> Any:
+        agent = params.online.agent
+        return play_greedy(env, run.learner, agent, params.stats, key, episodes)
+
+    rows = []
+    for s in run.seeds:
+        played = play(run.params(s), evaluation_key(s, FRESH + seed))
+        means = {k: float(v) for k, v in summarise(played).items()}
+        spread = float(np.std(played.episode_return))
+        rows.append({"seed": s, "episodes": episodes, **means, "return_std": spread})
+    return rows
+
+
+def print_evaluation(rows: Sequence[dict[str, float]]) -> None:
+    """A table of what ``evaluate`` returned."""
+    from qtot.training.display import evaluation_table
+
+    evaluation_table(rows)

@@ -1,0 +1,194 @@
+"""The command ``qtot``: train, eval, envs, reproduce.
+
+tyro parses; the flags of ``train`` are generated from ``TrainConfig``. Nothing here imports JAX
+before the arguments are known to be good, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
+
+from qtot import __version__
+from qtot.config import TrainConfig, validate
+from qtot.errors import QtotError, unknown
+from qtot.presets import preset_config
+from qtot.usage import parse
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a team; --env, --algo and --preset decide the defaults of the other flags."""
+
+    config: Annotated[TrainConfig, arg(name="")]
+    out: Annotated[
+        str | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ENV-ALGO-TIME)")
+    ] = None
+    """run folder, for the configuration, metrics and parameters"""
+    quiet: Annotated[bool, FlagCreatePairsOff] = False
+    """print nothing but errors"""
+
+    def execute(self) -> int:
+        """Checks the configuration, then hands it over."""
+        config = validate(self.config)
+        from qtot.api import train_config
+
+        train_config(config, self.out, quiet=self.quiet)
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play greedy episodes with the policy of a run."""
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """run folder, as 'qtot train' made it"""
+    episodes: int = 256
+    """episodes played by each seed's policy"""
+    which: Literal["last", "best"] = "last"
+    """parameters at the end of training, or of the best evaluation"""
+    seed: int = 0
+    """decides the episodes; held out from those of training"""
+
+    def execute(self) -> int:
+        """Plays and prints."""
+        from qtot.api import evaluate, load, print_evaluation
+
+        run = load(self.run, which=self.which)
+        print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed))
+        return 0
+
+
+@dataclass(frozen=True)
+class Envs:
+    """List the environments with their facts."""
+
+    family: Annotated[
+        str | None, Positional, arg(metavar="[FAMILY]", help_behavior_hint="(default: all)")
+    ] = None
+    """list one family only"""
+
+    def execute(self) -> int:
+        """Prints."""
+        from qtot.listing import print_environments
+
+        print_environments(self.family)
+        return 0
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Repeat a published experiment, and print its numbers beside the published ones."""
+
+    experiment: Annotated[Literal["two-step"], Positional, arg(metavar="EXPERIMENT")]
+    """two-step: the two-step game of the QMIX paper (Rashid et al. 2018)"""
+    seeds: int = 5
+    """independent seeds"""
+    out: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """folder in which the runs are kept"""
+
+    def execute(self) -> int:
+        """The exit code says whether the numbers agree."""
+        from qtot.reproduce.two_step import reproduce
+
+        return reproduce(seeds=self.seeds, out=self.out)
+
+
+COMMANDS: dict[str, type[Train | Evaluate | Envs | Reproduce]] = {
+    "train": Train,
+    "eval": Evaluate,
+    "envs": Envs,
+    "reproduce": Reproduce,
+}
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """The flags that decide the defaults of the others."""
+
+    env: str = TrainConfig.env
+    algo: str = TrainConfig.algo
+    preset: str = TrainConfig.preset
+
+
+def _defaults(args: Sequence[str]) -> TrainConfig:
+    """What ``train`` starts from: a first, lenient pass finds the flags that decide it."""
+    basis, _ = parse(_Basis, args, lenient=True, add_help=False)
+    return preset_config(basis.env, basis.algo, basis.preset)
+
+
+def _command(args: Sequence[str]) -> Train | Evaluate | Envs | Reproduce:
+    """The command that ``args`` ask for.
+
+    Raises:
+        QtotError: they ask for nothing that there is.
+        SystemExit: help was asked for, and printed.
+    """
+    if not args:
+        raise QtotError(f"expected a command: {', '.join(COMMANDS)} ('qtot --help' says more)")
+    asks_tyro = args[0] in ("-h", "--help") or args[0].startswith("--tyro-")
+    if args[0].startswith("-") and not asks_tyro:
+        raise QtotError(f"expected a command before {args[0]!r}: {', '.join(COMMANDS)}")
+    if args[0] not in COMMANDS and not asks_tyro:
+        raise unknown("command", args[0], COMMANDS)
+    train = Train(_defaults(args[1:]) if args[0] == "train" else TrainConfig())
+    kinds: Any = Union[  # noqa: UP007  (made at run time)
+        tuple(
+            Annotated[kind, subcommand(name, default=train)]
+            if kind is Train
+            else Annotated[kind, subcommand(name)]
+            for name, kind in COMMANDS.items()
+        )
+    ]
+    about = (
+        f"qtot {__version__} trains teams of agents with QMIX and its family. "
+        "'qtot COMMAND --help' lists the flags of a command, 'qtot --version' says the version."
+    )
+    command, _ = parse(kinds, args, description=about)
+    return command
+
+
+def _run(args: Sequence[str]) -> int:
+    if list(args) == ["--version"]:
+        print(f"qtot {__version__}")  # noqa: T201
+        return 0
+    try:
+        return _command(args).execute()
+    except SystemExit as stop:  # help
+        return int(stop.code or 0)
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever the user typed."""
+    print(f"qtot: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        args: the arguments without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit code: 0; 2 for a mistake of the user's, which is said in one line; 130 when
+        interrupted; 1 when whoever reads the output left.
+    """
+    try:
+        code = _run(sys.argv[1:] if args is None else args)
+        sys.stdout.flush()
+    except QtotError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # what is still buffered would raise again when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code

@@ -1,0 +1,54 @@
+"""Presets: what a method is trained with, before the user's own changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from qtot.config import TrainConfig, nested_replace
+from qtot.core.mixers import METHODS
+from qtot.envs import family_of
+from qtot.errors import unknown
+
+# PyMARL's published QMIX (Rashid et al. 2018; Samvelyan et al. 2019): one environment, whole
+# episodes, one update of 32 episodes per episode.
+PAPER: dict[str, Any] = {
+    "steps": 2_050_000,
+    "agent": {"init": "torch"},
+    "target": {"interval": 200, "td_lambda": 0.0},
+    "optimiser": {"name": "rmsprop", "lr": 5e-4, "eps": 1e-5, "clip": 10.0, "lr_end": 1.0},
+    "exploration": {"start": 1.0, "end": 0.05, "steps": 50_000},
+    "replay": {"sequences": "episodes", "capacity": 5_000, "batch": 32, "warmup": 32},
+    "collect": {"envs": 1, "update_ratio": 1.0, "update_unit": "episode"},
+    "scaling": {"normalise_state": False},
+}
+
+# What the default preset changes where a family of environments wants it.
+FAMILY: dict[str, dict[str, Any]] = {
+    "matrix": {
+        "steps": 20_000,
+        "log_every": 1_000,
+        "replay": {"length": 4, "capacity": 2_000},
+        "collect": {"envs": 8, "update_ratio": 1 / 8},
+        "exploration": {"steps": 5_000},
+        "scaling": {"normalise_state": False},
+        "evaluation": {"every": 5_000, "episodes": 32, "final_episodes": 32},
+    },
+}
+FAMILY["probe"] = FAMILY["matrix"]
+
+
+def preset_config(env: str, algo: str = "qmix", preset: str = "default") -> TrainConfig:
+    """The configuration before the user's own changes.
+
+    Raises:
+        QtotError: unknown environment family, algorithm or preset.
+    """
+    family = family_of(env)
+    if algo not in METHODS:
+        raise unknown("algorithm", algo, METHODS)
+    if preset not in ("default", "paper"):
+        raise unknown("preset", preset, ("default", "paper"))
+    config = replace(TrainConfig(), env=env, algo=algo, preset=preset)
+    changes = PAPER if preset == "paper" else FAMILY.get(family, {})
+    return nested_replace(config, changes)

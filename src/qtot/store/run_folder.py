@@ -1,0 +1,162 @@
+"""The run folder. Only this layer knows its file names.
+
+config.json       resolved configuration, environment facts, versions, git commit, device
+metrics.jsonl     one JSON object per seed and log (keys: see METRICS)
+params/seed-S/    last.npz and best.npz
+result.json       the closing table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, TextIO, get_args, get_origin, get_type_hints
+
+from qtot.config import TrainConfig, nested_replace, validate
+from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError
+from qtot.store.files import write_json
+from qtot.store.params import load_params, save_params
+
+SCHEMA = 1
+Which = Literal["last", "best"]
+
+METRICS: dict[str, str] = {
+    "seed": "which seed this row is about",
+    "env_steps": "valid transitions taken by this seed",
+    "episodes": "episodes finished by this seed",
+    "updates": "learner updates done by this seed",
+    "wall_s": "seconds since training began, evaluation included, compilation excluded",
+    "compile_s": "seconds spent compiling",
+    "steps_per_s": "environment steps of all seeds per second since the last row, evaluation excluded",
+    "epsilon": "exploration rate",
+    "lr": "learning rate, mean since the last row",
+    "train/return": "mean raw team return of exploring episodes finished since the last row",
+    "train/length": "their mean length",
+    "train/win_rate": "share of them that were won (train/NAME for any other scalar of the task)",
+    "loss": "mean TD loss since the last row",
+    "grad_norm": "mean global gradient norm before clipping",
+    "q_tot": "mean Q_tot of the actions taken",
+    "target": "mean regression target",
+    "td_error_abs": "mean absolute TD error",
+    "eval/return": "mean raw team return of greedy episodes on held-out keys",
+    "eval/length": "their mean length",
+    "eval/win_rate": "share of them that were won (eval/NAME for any other scalar of the task)",
+    "eval/episodes": "how many greedy episodes",
+}
+
+
+class RunFolder:
+    """A folder on disk that one run writes, and anyone may read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._metrics: TextIO | None = None
+
+    # Writing -------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(path: Path, facts: dict[str, Any]) -> RunFolder:
+        """A new run folder with its ``config.json``.
+
+        Raises:
+            QtotError: the folder holds a run already, or cannot be written.
+        """
+        folder = RunFolder(path)
+        if (path / "config.json").exists():
+            raise QtotError(
+                f"{path} already holds a run; choose another folder with --out, or delete it"
+            )
+        try:
+            (path / "params").mkdir(parents=True, exist_ok=True)
+            write_json(path / "config.json", {"schema": SCHEMA, **facts})
+            folder._metrics = (path / "metrics.jsonl").open("w", encoding="utf-8")
+        except OSError as error:
+            raise QtotError(
+                f"cannot write the run folder {path} ({error.strerror}); choose another with --out"
+            ) from None
+        return folder
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Rows to ``metrics.jsonl``, on disk when this returns."""
+        assert self._metrics is not None
+        self._metrics.writelines(json.dumps(row) + "\n" for row in rows)
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+
+    def save(self, which: Which, seed: int, tree: Any) -> None:
+        """The parameters of one seed."""
+        path = self._params(which, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_params(path, tree)
+
+    def close(self, result: list[dict[str, Any]]) -> None:
+        """The closing table, and no more rows."""
+        write_json(self.path / "result.json", result)
+        if self._metrics is not None:
+            self._metrics.close()
+
+    # Reading -------------------------------------------------------------------------------
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            QtotError: there is none.
+        """
+        if not (path / "config.json").is_file():
+            raise QtotError(f"{path} is not a run folder: it has no config.json")
+        return RunFolder(path)
+
+    def facts(self) -> tuple[TrainConfig, EnvSpec]:
+        """What was trained, and on what.
+
+        Raises:
+            QtotError: ``config.json`` is damaged or from another version.
+        """
+        path = self.path / "config.json"
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            if facts["schema"] != SCHEMA:
+                raise QtotError(
+                    f"{path} has schema {facts['schema']}, this version reads {SCHEMA}; "
+                    "use the version that wrote it"
+                )
+            config = nested_replace(TrainConfig(), _tuples(TrainConfig, facts["config"]))
+            return validate(config), EnvSpec(**_tuples(EnvSpec, facts["env"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, QtotError):
+                raise
+            raise QtotError(f"{path} is not a qtot run's configuration ({error!r})") from None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of ``metrics.jsonl``; a last line cut in the middle is left out."""
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def result(self) -> list[dict[str, Any]]:
+        """The closing table, one row per seed; empty while the run goes on."""
+        path = self.path / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+    def load(self, which: Which, seed: int, template: Any) -> Any:
+        """The parameters of one seed, in the shape of ``template``."""
+        return load_params(self._params(which, seed), template)
+
+    def _params(self, which: Which, seed: int) -> Path:
+        return self.path / "params" / f"seed-{seed}" / f"{which}.npz"
+
+
+def _tuples(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where a dataclass has tuples."""
+    hints, out = get_type_hints(cls), dict(values)
+    for f in dataclasses.fields(cls):
+        hint, value = hints[f.name], values.get(f.name)
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            out[f.name] = _tuples(hint, value)  # pyright: ignore[reportArgumentType]
+        elif get_origin(hint) is tuple and isinstance(value, list) and get_args(hint):
+            out[f.name] = tuple(value)
+    return out

@@ -1,0 +1,200 @@
+"""What the user sees while a run goes on. A terminal or notebook gets a live bar, a pipe gets
+lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qtot.config import TrainConfig
+from qtot.envs.spec import EnvSpec
+from qtot.evaluation.statistics import iqm, iqm_interval
+
+
+def human_bytes(n: int) -> str:
+    """1536 → '1.5 KiB'."""
+    value = float(n)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.2f} GiB"
+
+
+def spec_lines(spec: EnvSpec) -> dict[str, str]:
+    """The facts of an environment in words."""
+
+    def span(values: tuple[int, ...]) -> str:
+        same = len(set(values)) == 1
+        return str(values[0]) if same else ", ".join(str(v) for v in values) + " (padded)"
+
+    return {
+        "environment": f"{spec.name} · {spec.about}" if spec.about else spec.name,
+        "agents": f"{spec.n_agents} ({', '.join(spec.agents[:4])}{', ...' * (spec.n_agents > 4)})",
+        "actions": f"{span(spec.n_actions)} · masks: {spec.masks}",
+        "observation": span(spec.obs_sizes),
+        "state": f"{spec.state_size} · from {spec.state_source}",
+        "team reward": f"{spec.team_reward} · episode limit {spec.episode_limit}",
+        "reports": ", ".join(spec.info) or "nothing but the return",
+    }
+
+
+class Display:
+    """Header, progress, closing table; silent when ``quiet``."""
+
+    def __init__(self, config: TrainConfig, *, quiet: bool):
+        self.config, self.quiet = config, quiet
+        self.console = Console(stderr=False, quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal or self.console.is_jupyter
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=quiet or not self.live,
+        )
+        self._task = self._bar.add_task("train", total=config.steps, facts="")
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line."""
+        self.console.print(text, style=style, soft_wrap=True, markup=False)
+
+    def header(
+        self,
+        spec: EnvSpec,
+        device: dict[str, Any],
+        parameters: dict[str, int],
+        memory: dict[str, int],
+        sequences: str,
+        out: str,
+    ) -> None:
+        """Device, environment facts, sizes: all known before anything is allocated."""
+        config = self.config
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        last = config.seed + config.seeds - 1
+        rows = {
+            "device": f"{device['count']} x {device['kind']} ({device['platform']}), "
+            f"{device['cpu_cores']} CPU cores",
+            **spec_lines(spec),
+            "method": f"{config.algo} · preset {config.preset} · "
+            + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
+            "parameters": f"agents {parameters['agent']:,} · mixer {parameters['mixer']:,}",
+            "replay": f"{sequences} · {human_bytes(memory['replay'])}"
+            + (f" for {config.seeds} seeds" if config.seeds > 1 else ""),
+            "steps": f"{config.steps:,} per seed · {config.collect.update_ratio:.4g} updates per "
+            f"{config.collect.update_unit} · batch {config.replay.batch}",
+            "run folder": out,
+        }
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self.console.print(table)
+        if "warning" in device:
+            self.say(f"warning: {device['warning']}", "yellow")
+
+    def compiled(self, seconds: float, split: dict[str, float]) -> None:
+        """Compilation time, and where the time of a training step goes."""
+        shares = " · ".join(f"{name} {share:.0%}" for name, share in split.items())
+        self.say(f"compiled in {seconds:.1f} s · time split: {shares}")
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def progress(self, rows: list[dict[str, Any]], wall_s: float) -> None:
+        """One log: means over seeds."""
+
+        def mean(key: str) -> float | None:
+            values = [r[key] for r in rows if r.get(key) is not None]
+            return float(np.mean(values)) if values else None
+
+        steps = min(r["env_steps"] for r in rows)
+        parts = []
+        for label, key, form in (
+            ("return", "train/return", ".2f"),
+            ("win", "train/win_rate", ".0%"),
+            ("eval", "eval/return", ".2f"),
+            ("eval win", "eval/win_rate", ".0%"),
+            ("ε", "epsilon", ".2f"),
+            ("loss", "loss", ".3g"),
+            ("steps/s", "steps_per_s", ",.0f"),
+        ):
+            value = mean(key)
+            if value is not None:
+                parts.append(f"{label} {value:{form}}")
+        facts = " · ".join(parts)
+        if self.live:
+            if mean("eval/return") is not None:
+                self.say(f"{steps:>10,} steps · {facts}")
+            self._bar.update(self._task, completed=steps, facts=facts)
+        else:
+            left_s = wall_s * (self.config.steps / max(steps, 1) - 1) if steps else 0.0
+            self.say(f"{steps:>10,} steps · {facts} · {left_s:.0f} s left")
+
+    def closing(self, result: list[dict[str, Any]], out: str) -> None:
+        """A row per seed, and the interquartile mean over seeds."""
+        columns = {
+            "eval/win_rate": ("win rate", ".1%"),
+            "eval/return": ("return", ".2f"),
+            "best/win_rate": ("best win rate", ".1%"),
+            "best/return": ("best return", ".2f"),
+            "env_steps": ("steps", ",.0f"),
+            "updates": ("updates", ",.0f"),
+            "wall_s": ("seconds", ".0f"),
+        }
+        columns = {k: v for k, v in columns.items() if any(r.get(k) is not None for r in result)}
+        table = Table(title=f"final greedy policy, {result[0]['eval/episodes']} episodes")
+        table.add_column("seed", justify="right")
+        for title, _ in columns.values():
+            table.add_column(title, justify="right")
+        for row in result:
+            cells = [format(row[k], form) for k, (_, form) in columns.items()]
+            table.add_row(str(row["seed"]), *cells)
+        if len(result) > 1:
+            cells = []
+            for k, (_, form) in columns.items():
+                values = [r[k] for r in result]
+                low, high = iqm_interval(values)
+                plain = f"{iqm(values):{form}}"
+                span = f" [{low:{form}}, {high:{form}}]" if k.startswith("eval/") else ""
+                cells.append(plain + span)
+            table.add_section()
+            table.add_row("IQM", *cells)
+        self.console.print(table)
+        self.say(f"saved in {out} · evaluate again with: qtot eval {out}")
+
+
+def evaluation_table(rows: Sequence[dict[str, float]]) -> None:
+    """What ``qtot eval`` prints: a row per seed, and the interquartile mean over seeds."""
+    names = [k for k in rows[0] if k not in ("seed", "episodes", "return_std")]
+    table = Table(title=f"greedy policy, {rows[0]['episodes']} episodes per seed")
+    for name in ("seed", *names):
+        table.add_column(name.replace("_", " "), justify="right")
+
+    def cell(name: str, value: float) -> str:
+        return f"{value:.1%}" if name == "win_rate" else f"{value:.2f}"
+
+    for row in rows:
+        spread = {"return": f" ± {row['return_std']:.2f}"}
+        cells = [cell(k, row[k]) + spread.get(k, "") for k in names]
+        table.add_row(str(row["seed"]), *cells)
+    if len(rows) > 1:
+        table.add_section()
+        cells = []
+        for name in names:
+            values = [row[name] for row in rows]
+            low, high = iqm_interval(values)
+            cells.append(f"{cell(name, iqm(values))} [{cell(name, low)}, {cell(name, high)}]")
+        table.add_row("IQM", *cells)
+    Console(highlight=False).print(table)

@@ -1,0 +1,112 @@
+"""What a run needs of the machine, known before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from qtot import __version__
+from qtot.errors import QtotError
+from qtot.training.ingraph import Program
+
+HEADROOM = 0.8  # of the free memory; the rest is for activations, evaluation and the system
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of all arrays, which may be shapes only."""
+    return sum(
+        x.size * (x.dtype.itemsize if hasattr(x.dtype, "itemsize") else 8)
+        for x in jax.tree.leaves(tree)
+    )
+
+
+def free_memory() -> int:
+    """Bytes the device (or for a CPU the host) can still give; a guess where no one says."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def check_memory(program: Program) -> dict[str, int]:
+    """Bytes of the replay and of everything else, for all seeds.
+
+    Raises:
+        QtotError: they would not fit; says the largest capacity that does.
+    """
+    config = program.config
+    seeds = jax.eval_shape(program.init).seeds
+    replay = nbytes(seeds.replay)
+    rest = nbytes(seeds.train) + nbytes(seeds.actors)
+    budget = int(HEADROOM * free_memory())
+    if replay + rest > budget:
+        per_sequence = replay / (program.replay.rows * program.replay.envs)
+        fits = int((budget - rest) / per_sequence)
+        advice = (
+            f"the largest --replay.capacity that fits is about {fits}"
+            if fits >= max(config.replay.batch, config.collect.envs)
+            else "no useful --replay.capacity fits; use fewer --seeds or --collect.envs"
+        )
+        raise QtotError(
+            f"the replay of {config.replay.capacity} sequences x {config.seeds} seed(s) needs "
+            f"{replay / 2**30:.2f} GiB, but only {budget / 2**30:.2f} GiB may be used here; {advice}"
+        )
+    return {"replay": replay, "rest": rest}
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides the numbers."""
+    names = ("jax", "jaxlib", "equinox", "optax", "numpy", "jaxmarl")
+    found = {"qtot": __version__, "python": sys.version.split()[0]}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that qtot runs from, ``-dirty`` when changed; None if installed."""
+    here = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True, timeout=5
+        )
+        return done.stdout.strip()
+
+    try:
+        # A checkout of something else that merely holds an installed qtot is not ours.
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def device_facts() -> dict[str, Any]:
+    """The device, and a warning when a GPU is there that JAX cannot use."""
+    device = jax.local_devices()[0]
+    facts: dict[str, Any] = {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "count": jax.local_device_count(),
+        "cpu_cores": os.cpu_count(),
+    }
+    if device.platform == "cpu" and any(Path("/dev").glob("nvidia[0-9]*")):
+        facts["warning"] = (
+            "this machine has an NVIDIA GPU, but JAX is the CPU build; "
+            "for the GPU: pip install 'qtot[cuda]'"
+        )
+    return facts

@@ -1,0 +1,82 @@
+"""Compiling a run's programs side by side, and timing the parts of an iteration apart, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from qtot.training.ingraph import SEED_AXES, Program, RunState, SeedState
+
+
+def compile_together(lowered: dict[str, Any]) -> dict[str, Callable[..., Any]]:
+    """Compile several lowered programs; XLA works outside Python's lock."""
+    with ThreadPoolExecutor() as pool:
+        jobs = {name: pool.submit(program.compile) for name, program in lowered.items()}
+        return {name: job.result() for name, job in jobs.items()}
+
+
+def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
+    """An iteration's pieces, each for all seeds: ``collect`` (environment and policy), ``policy``
+    (as many slots of acting alone), ``update`` (sampling and one optimiser step).
+    """
+
+    def over_seeds(one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
+        return lambda state: jax.vmap(one, in_axes=(SEED_AXES,))(state.seeds)
+
+    def collect(seed: SeedState) -> Any:
+        return program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))
+
+    def policy(seed: SeedState) -> Array:
+        agent = seed.train.online.agent
+        obs = jnp.zeros((1, program.collector.envs, agent.n_agents, program.learner.obs_size))
+        first = jnp.zeros((1, program.collector.envs), bool)
+        obs = program.learner.see(seed.train.stats, obs)
+
+        def slot(memory: Array, _: None) -> tuple[Array, Array]:
+            q, _, memory = agent.unroll(obs, seed.actors.prev_action[None], first, memory)
+            return memory, jnp.argmax(q, axis=-1)
+
+        return jax.lax.scan(slot, seed.actors.memory, None, length=program.collector.slots)[1]
+
+    def update(seed: SeedState) -> Any:
+        batch = program.sample(seed.replay, seed.key, seed.train)
+        return program.learner.update(seed.train, batch)[0].online
+
+    return {
+        name: over_seeds(f)
+        for name, f in (("collect", collect), ("policy", policy), ("update", update))
+    }
+
+
+def time_split(
+    program: Program, compiled: dict[str, Callable[..., Any]], state: RunState
+) -> dict[str, float]:
+    """Shares of environment, policy and learner in an iteration; the median of five runs each."""
+
+    def seconds(name: str) -> float:
+        jax.block_until_ready(compiled[name](state))
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            jax.block_until_ready(compiled[name](state))
+            times.append(time.perf_counter() - began)
+        return sorted(times)[2]
+
+    config = program.config.collect
+    if config.update_unit == "episode":
+        units = float(config.envs)
+    else:
+        units = float(config.envs * program.collector.slots)
+    policy = seconds("policy")
+    times = {
+        "environment": max(seconds("collect") - policy, 0.0),
+        "policy": policy,
+        "learner": seconds("update") * units * config.update_ratio,
+    }
+    return {name: t / sum(times.values()) for name, t in times.items()}

@@ -1,0 +1,34 @@
+"""What every test runs under: shapes and types checked, full float32, hypothesis repeatable."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import jax
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+import qtot
+
+# Before any of it is imported: every annotated shape in qtot.core is checked at every call. Not
+# its configuration: a user's wrong type there is for qtot.config.validate to explain.
+SRC = Path(qtot.__file__).parent
+MODULES = {
+    ".".join(("qtot", *path.relative_to(SRC).with_suffix("").parts))
+    for path in (SRC / "core").rglob("*.py")
+}
+install_import_hook(
+    sorted(m for m in MODULES if not m.endswith(("__init__", "config"))), "beartype.beartype"
+)
+
+from qtot.core.mixers.base import Mixer  # noqa: E402
+
+# beartype can only check a protocol that may be asked for at run time.
+typing.runtime_checkable(Mixer)
+
+# The oracles are float64; on a GPU, JAX's default float32 products are TF32.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+settings.register_profile("qtot", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("qtot")
