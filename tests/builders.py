@@ -1,11 +1,13 @@
-"""Small networks and random batches for the tests of the core."""
+"""Small networks and random batches for the tests of the core.
+
+All arrays are NumPy's: slicing and changing them compiles nothing, and jitted functions take them.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qtot.core.agent import Agent
@@ -45,12 +47,11 @@ def agent_config(sizes: Sizes = SIZES, **changes: Any) -> AgentConfig:
 
 
 def randomised(rng: np.random.Generator, tree: Any, scale: float = 0.5) -> Any:
-    """The same structure with normal numbers in every float array. Compiles nothing."""
+    """The same structure with normal numbers in every float array."""
 
-    def draw(x: Any) -> jax.Array:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return jnp.zeros(x.shape, x.dtype)
-        return jnp.asarray(scale * rng.normal(size=x.shape), x.dtype)
+    def draw(x: Any) -> np.ndarray:
+        floating = np.issubdtype(x.dtype, np.floating)
+        return np.asarray(scale * rng.normal(size=x.shape) * floating, x.dtype)
 
     return jax.tree.map(draw, tree)
 
@@ -104,20 +105,18 @@ def random_legal(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     return np.argmax(mask * rng.random(mask.shape), axis=-1).astype(np.int32)
 
 
-def mixer_inputs(
-    q: Any, action: Any, mask: Any, state: Any, hidden: Any, alive: Any = None
-) -> MixerInputs:
-    """What the loss hands to a mixer, written without the core's helpers."""
-    taken = jnp.sum(jnp.where(jnp.arange(q.shape[-1]) == action[..., None], q, 0.0), axis=-1)
+def mixer_inputs(q: Any, action: Any, mask: Any, state: Any, hidden: Any) -> MixerInputs:
+    """What the loss hands to a mixer, written without the core's helpers. NumPy's or JAX's."""
+    one_hot = np.arange(q.shape[-1]) == action[..., None]
     return MixerInputs(
-        q_taken=taken,
-        q_greedy=jnp.max(q, axis=-1, where=mask, initial=-1e30),
+        q_taken=(q * one_hot).sum(axis=-1),
+        q_greedy=(q + (mask - np.float32(1.0)) * np.float32(1e30)).max(axis=-1),
         q=q,
-        action=jnp.asarray(action),
+        action=action,
         hidden=hidden,
         state=state,
-        avail_actions=jnp.asarray(mask),
-        alive=jnp.ones(q.shape[:-1], bool) if alive is None else alive,
+        avail_actions=mask,
+        alive=mask.any(axis=-1),
     )
 
 
@@ -126,11 +125,11 @@ def random_inputs(rng: np.random.Generator, sizes: Sizes = SIZES) -> MixerInputs
     lead = (sizes.T, sizes.B)
     mask = random_mask(rng, *lead, sizes.N, sizes.A)
     return mixer_inputs(
-        jnp.asarray(rng.normal(size=mask.shape)),
+        np.float32(rng.normal(size=mask.shape)),
         random_legal(rng, mask),
         mask,
-        jnp.asarray(rng.normal(size=(*lead, sizes.S))),
-        jnp.asarray(rng.normal(size=(*lead, sizes.N, sizes.H))),
+        np.float32(rng.normal(size=(*lead, sizes.S))),
+        np.float32(rng.normal(size=(*lead, sizes.N, sizes.H))),
     )
 
 
@@ -178,18 +177,18 @@ def random_batch(
         avail_actions=mask,
         alive=np.broadcast_to(read[..., None], (*lead, sizes.N)),
         action=random_legal(rng, mask),
-        reward=values() * valid,
+        reward=values() * valid,  # 0 on final observations
         **flags,
     )
     opens = flags["first"][0][:, None]
     width = sizes.H if memory is None else memory
     start = SequenceStart(
         memory=(rng.normal(size=(sizes.B, sizes.N, width)) * ~opens[..., None]).astype(np.float32),
-        prev_action=np.where(
-            opens, -1, rng.integers(sizes.A, size=(sizes.B, sizes.N))
-        ).astype(np.int32),
+        prev_action=np.where(opens, -1, rng.integers(sizes.A, size=(sizes.B, sizes.N))).astype(
+            np.int32
+        ),
     )
-    return jax.tree.map(jnp.asarray, Batch(slots, start))
+    return Batch(slots, start)
 
 
 def make_learner(algo: str = "vdn", sizes: Sizes = SIZES, **changes: Any) -> Learner:

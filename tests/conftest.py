@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -32,3 +34,11 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 settings.register_profile("qtot", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("qtot")
+
+
+@pytest.fixture
+def quick_compile() -> Iterator[None]:
+    """For tests of values that compile much and run little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -132,9 +132,7 @@ def load(name: str) -> Golden:
         state_size=meta["S"],
         total_steps=1_000,
         agent=AgentConfig(encoder=(meta["H"],), hidden=meta["H"]),
-        mixer=MixerConfig(
-            embed=meta["E"], hypernet_layers=layers, hypernet_embed=meta["HE"]
-        ),
+        mixer=MixerConfig(embed=meta["E"], hypernet_layers=layers, hypernet_embed=meta["HE"]),
         target=TargetConfig(gamma=meta["gamma"], double_q=double_q),
         optimiser=OptimiserConfig(
             name="rmsprop", lr=meta["lr"], eps=meta["optim_eps"], clip=meta["grad_norm_clip"]

@@ -169,7 +169,7 @@ def td_loss(
             for a in range(n_agents):
                 judge = q if config.double_q else q_slow
                 legal = [i for i in range(q.shape[-1]) if mask[t, b, a, i]] or [0]
-                best = max(legal, key=lambda i: judge[t, b, a, i])  # noqa: B023
+                best = max(legal, key=lambda i: judge[t, b, a, i])
                 chosen.append(q_slow[t, b, a, best])
             values.append(mix(target.mixer, np.array(chosen), state[t, b]))
         for t in range(max(burn_in, 0), steps):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import CASES, Golden, parameter, parameter_names
 
+import golden
+from golden import CASES, Golden, parameter, parameter_names
 from qtot.core.learner import TrainState
 from qtot.core.losses.td import Networks, td_loss
 from qtot.core.masks import masked_max, pick

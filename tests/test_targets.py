@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from qtot.core.targets import lambda_returns, n_step_returns
 
 GAMMA = 0.9
@@ -84,7 +84,7 @@ def test_returns_worked_out_by_hand(name: str):
 
 def test_the_reward_at_the_end_of_an_episode_reaches_its_start():
     """A chain with reward 1 at its true end: .81, .9, 1, whatever the values after it."""
-    args, valid = line([0, 0, 1, 5, 0], "..xF.", [0, 0, 7, 7, 7])
+    args, _ = line([0, 0, 1, 5, 0], "..xF.", [0, 0, 7, 7, 7])
     returns = lambda_of(*args, gamma=0.9, lam=1.0)
     np.testing.assert_allclose(returns[:3], [0.81, 0.9, 1.0], rtol=1e-6)
     args, _ = line([0, 0, 1, 5, 0], "..xF.", [0.9, 1.0, 7, 7, 7])  # the right values
@@ -195,9 +195,7 @@ def test_what_follows_a_true_end_has_no_value(drawn: tuple[Line, np.ndarray]):
         partial(lambda_of, lam=0.95),
         partial(n_step_of, n=3),
     ):
-        np.testing.assert_array_equal(
-            returns_of(*args, gamma=GAMMA), returns_of(*nan, gamma=GAMMA)
-        )
+        np.testing.assert_array_equal(returns_of(*args, gamma=GAMMA), returns_of(*nan, gamma=GAMMA))
 
 
 def test_values_of_several_heads_do_not_mix():

@@ -146,8 +146,8 @@ def _command(args: Sequence[str]) -> Train | Evaluate | Envs | Reproduce:
         )
     ]
     about = (
-        f"qtot {__version__} trains teams of agents with QMIX and its family. "
-        "'qtot COMMAND --help' lists the flags of a command, 'qtot --version' says the version."
+        f"qtot {__version__}: trains teams of agents with QMIX and its family.\n"
+        "'qtot COMMAND --help' lists a command's flags, 'qtot --version' says the version."
     )
     command, _ = parse(kinds, args, description=about)
     return command

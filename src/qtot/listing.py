@@ -42,13 +42,13 @@ def print_environments(family: str | None = None) -> None:
         except QtotError as error:  # a package that this family needs is missing
             console.print(f"  not available: {error}", markup=False)
         else:
-            console.print(_table(specs, console))
+            console.print(facts_table(specs, console))
         console.print()
     console.print(LEGEND, style="dim")
     sys.stdout.flush()
 
 
-def _table(specs: Iterable[EnvSpec], console: Console) -> Table:
+def facts_table(specs: Iterable[EnvSpec], console: Console) -> Table:
     """With what the environments are about in a last column, where there is room for it."""
     full = _rows(specs, about=True)
     room = console.options.update(max_width=PIPED_WIDTH)

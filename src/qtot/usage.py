@@ -59,15 +59,19 @@ PLAIN = (
 
 
 def _rejected(box: str) -> QtotError:
-    """The error in tyro's box: the text above the first rule, without the frame."""
-    lines: list[str] = []
+    """The error in tyro's box: the paragraph below the title, without the frame.
+
+    The frame's sides are missing where the terminal has no characters for them.
+    """
+    paragraphs: list[list[str]] = [[]]
     for raw in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        text = re.fullmatch(r"[│|]\s*(.*?)\s*[│|]?", raw.strip())
-        if text and re.fullmatch(r"[─-]+", text[1]):
-            break
-        if text and text[1]:
-            lines.append(text[1])
-    message = " ".join(lines) or " ".join(box.split())
+        text = raw.strip("╭╮╰╯│─- ") if raw.startswith(("╭", "╰")) else raw.strip("│ ")
+        is_rule = re.fullmatch(r"[─-]+", text)
+        if text and not is_rule:
+            paragraphs[-1].append(text)
+        if is_rule or raw.startswith("╭"):
+            paragraphs.append([])
+    message = " ".join(paragraphs[min(1, len(paragraphs) - 1)]) or " ".join(box.split())
     choice = re.fullmatch(
         r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)\s*\.", message
     )
@@ -124,9 +128,9 @@ def _nearest(flag: str, known: Sequence[str]) -> str | None:
 
     def likeness(one: str) -> tuple[float, float]:
         full = one.lstrip("-")
-        parts = (text.rpartition(".")[2] for text in (got, full))
         whole = SequenceMatcher(None, got, full).ratio()
-        return max(whole, SequenceMatcher(None, *parts).ratio()), whole
+        last = SequenceMatcher(None, got.rpartition(".")[2], full.rpartition(".")[2]).ratio()
+        return max(whole, last), whole
 
     best = max(known, key=likeness, default=None)
     return best if best and likeness(best)[0] >= 0.65 else None

@@ -152,7 +152,7 @@ class Learner:
         steps, opt_state = make_optimiser(self.optimiser).update(grads, state.opt_state)
         online = jax.tree.map(lambda p, step: p - lr * step, state.online, steps)
         updates = state.updates + 1
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics, "lr": lr}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics, "lr": lr}
         return state._replace(
             online=online,
             target=self._follow(state.target, online, updates),

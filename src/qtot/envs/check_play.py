@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Key as Keys
 from numpy.typing import ArrayLike
 
 from qtot.envs.base import JaxEnv
 from qtot.envs.check_static import Problem, Severity, problem
 from qtot.envs.spec import EnvSpec
-from qtot.types import Key, Observation, PyTree, StepResult
+from qtot.types import Observation, PyTree, StepResult
 
 
 class Record(NamedTuple):
@@ -32,13 +33,15 @@ class Record(NamedTuple):
     """False on a final observation"""
 
 
-def play(env: JaxEnv, keys: Key, luck: Float[Array, "T E N A"]) -> Record:
+def play(env: JaxEnv, keys: Keys[Array, "T E 2"], luck: Float[Array, "T E N A"]) -> Record:
     """T slots of E copies, taking the luckiest legal actions. Can be jitted.
 
-    ``keys`` is ``[T, E, 2]``: of each slot, one to reset with and one to step with.
+    The two keys of a slot are to reset with and to step with.
     """
 
-    def slot(carry: PyTree, chance: tuple[Key, Float[Array, "N A"]]) -> tuple[PyTree, Record]:
+    def slot(
+        carry: PyTree, chance: tuple[Keys[Array, "2"], Float[Array, "N A"]]
+    ) -> tuple[PyTree, Record]:
         (state, time, valid), (key, luck) = carry, chance
         seen = env.observe(state)
         legal = seen.avail_actions & jnp.asarray(_real(env.spec.n_actions))
@@ -49,7 +52,7 @@ def play(env: JaxEnv, keys: Key, luck: Float[Array, "T E N A"]) -> Record:
         carry = after, jnp.where(valid, time + 1, 0), ~ended
         return carry, Record(seen, result, time, valid)
 
-    def stream(keys: Key, luck: Float[Array, "T N A"]) -> Record:
+    def stream(keys: Keys[Array, "T 2"], luck: Float[Array, "T N A"]) -> Record:
         start = env.reset(keys[0, 0]), jnp.int32(0), jnp.array(True)
         return jax.lax.scan(slot, start, (keys, luck))[1]
 
@@ -69,7 +72,7 @@ def _first(
     expected: str,
     got: str,
     remedy: str,
-    values: Array | None = None,
+    values: ArrayLike | None = None,
     severity: Severity = "error",
 ) -> Iterator[Problem]:
     """The first place where ``bad``, if any; ``axes`` names what follows slot and copy."""
@@ -82,7 +85,7 @@ def _first(
         for axis, i in zip(axes, rest, strict=True)
     ]
     where = ", ".join([*names, f"slot {slot} of copy {copy} (first of {len(places)})"])
-    value = None if values is None else values[tuple(places[0])]
+    value = None if values is None else np.asarray(values)[tuple(places[0])]
     yield problem(kind, where, expected, got.format(value), remedy, severity=severity)
 
 

@@ -84,8 +84,6 @@ def attempt(kind: str, where: str, function: Callable[..., PyTree], *args: PyTre
     try:
         return function(*args)
     except Exception as error:
-        if isinstance(error, jax.errors.UnexpectedTracerError):
-            kind = "not_jittable"  # left in an attribute by an earlier trace
         expected, remedy = _TRACING[kind]
         got = f"{type(error).__name__} ({str(error).partition(chr(10))[0].rstrip('.')})"
         raise BrokenEnvError(problem(kind, where, expected, got, remedy)) from error

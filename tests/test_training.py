@@ -1,0 +1,243 @@
+"""The training program as a whole: seeds, schedules, ratios, memory, determinism."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qtot
+from qtot.api import train_config
+from qtot.envs import make_env
+from qtot.errors import QtotError
+from qtot.training import resources
+from qtot.training.ingraph import Program
+from small import small_config, trained
+
+COORDINATE = {
+    "steps": 4_000,
+    "agent": {"memory": "gru", "prev_action": True},
+    "exploration": {"start": 1.0, "end": 0.1, "steps": 2_000},
+    "replay": {"length": 4},
+}
+
+
+def arrays(tree):
+    """Leaves as NumPy, keys too."""
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        for x in jax.tree.leaves(tree)
+    ]
+
+
+def metrics_without_clocks(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("wall_s", "compile_s", "steps_per_s")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in rows]
+
+
+def test_the_same_seed_gives_bit_identical_metrics_and_parameters(tmp_path):
+    config = small_config("probe/coordination", seeds=2, **COORDINATE)
+    for name in ("a", "b"):
+        train_config(config, tmp_path / name, quiet=True)
+    a, b = (metrics_without_clocks(tmp_path / name) for name in ("a", "b"))
+    assert a == b
+    assert len(a) == 2 * (1 + 8)  # two seeds: before training, then every 500 steps
+    for seed in (0, 1):
+        files = [np.load(tmp_path / n / "params" / f"seed-{seed}" / "last.npz") for n in ("a", "b")]
+        for name in files[0].files:
+            np.testing.assert_array_equal(files[0][name], files[1][name])
+
+
+def test_one_seed_of_several_trains_on_the_same_sequences_as_alone():
+    several, state = trained(small_config("probe/coordination", seeds=3, **COORDINATE))
+    alone, lone = trained(small_config("probe/coordination", seed=1, **COORDINATE))
+    assert several.replay == alone.replay
+    ours = jax.tree.map(lambda x: x[1], state.seeds.train)
+    theirs = jax.tree.map(lambda x: x[0], lone.seeds.train)
+    assert int(ours.env_steps) == int(theirs.env_steps) == 4_000 or int(ours.updates) > 0
+    assert int(ours.updates) == int(theirs.updates)
+    # The rings hold the same slots where both have written: same actions, rewards, everything.
+    rows = int(min(state.seeds.replay.written, lone.seeds.replay.written)) * several.replay.stride
+    rows = min(rows, several.replay.rows * several.replay.stride)
+    assert rows > 100
+    for x, y in zip(
+        jax.tree.leaves(state.seeds.replay.slots),
+        jax.tree.leaves(lone.seeds.replay.slots),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(x[1, :rows], y[0, :rows])
+    for x, y in zip(jax.tree.leaves(ours.online), jax.tree.leaves(theirs.online), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["step", "episode"])
+def test_schedules_and_update_ratio_do_not_depend_on_the_number_of_environments(unit):
+    seen = []
+    for envs in (1, 16):
+        config = small_config(
+            "probe/chain",
+            steps=3_000,
+            exploration={"start": 1.0, "end": 0.0, "steps": 6_000},
+            collect={"envs": envs, "update_ratio": 0.15, "update_unit": unit},
+            replay={"length": 4, "warmup": 16},
+        )
+        program = Program.make(make_env(config.env), config)
+        state = jax.jit(program.init)()
+        chunk = jax.jit(program.chunk, donate_argnums=0)
+        updates, episodes = [], []
+        for until in (1_000, 3_000):
+            state, progress = chunk(state, jnp.int32(until))
+            updates.append(float(progress.updates[0]))
+            episodes.append(float(progress.collected.episodes[0]))
+            train = jax.tree.map(lambda x: x[0], state.seeds.train)
+            assert until <= int(train.env_steps) < until + 16 * 4
+        units = 2_000 if unit == "step" else episodes[1]
+        seen.append(updates[1] / units)
+        assert seen[-1] == pytest.approx(0.15, rel=0.04)
+    assert seen[0] == pytest.approx(seen[1], rel=0.05)
+
+
+def test_epsilon_and_learning_rate_follow_environment_steps(tmp_path):
+    """Counted in updates, epsilon would still be near 1: there are 8 steps to an update."""
+    config = small_config(
+        "probe/chain",
+        steps=2_000,
+        exploration={"start": 1.0, "end": 0.0, "steps": 2_000},
+        optimiser={"lr": 1e-3, "lr_end": 0.0},
+    )
+    run = train_config(config, tmp_path / "run", quiet=True)
+    for row in run.metrics():
+        assert row["epsilon"] == pytest.approx(1 - min(row["env_steps"] / 2_000, 1), abs=1e-5)
+        if "lr" in row:  # a mean over the last 500 steps
+            middle = row["env_steps"] - 250
+            assert row["lr"] == pytest.approx(1e-3 * (1 - middle / 2_000), abs=5e-5)
+
+
+def test_a_state_taken_out_and_put_back_continues_bit_for_bit():
+    """Targets, optimiser, RNG, statistics and counters are all in the state."""
+    config = small_config(
+        "probe/coordination",
+        **COORDINATE,
+        scaling={"standardise_rewards": True, "normalise_obs": True, "normalise_state": True},
+        optimiser={"name": "radam"},
+    )
+    program = Program.make(make_env(config.env), config)
+    chunk = jax.jit(program.chunk)
+    whole = jax.jit(program.init)()
+    whole, _ = chunk(whole, jnp.int32(2_000))
+    leaves, structure = jax.tree.flatten(whole)
+    whole, _ = chunk(whole, jnp.int32(4_000))
+
+    def stored(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(np.array(jax.random.key_data(x)))
+        return jnp.asarray(np.array(x))
+
+    resumed = jax.tree.unflatten(structure, [stored(x) for x in leaves])
+    resumed, _ = chunk(resumed, jnp.int32(4_000))
+    for x, y in zip(arrays(whole), arrays(resumed), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_where_a_chunk_ends_changes_nothing():
+    config = small_config("probe/coordination", **COORDINATE)
+    program = Program.make(make_env(config.env), config)
+    chunk = jax.jit(program.chunk)
+    state, cut = jax.jit(program.init)(), jax.jit(program.init)()
+    state, _ = chunk(state, jnp.int32(3_000))
+    for until in (1, 700, 701, 2_000, 3_000):
+        cut, _ = chunk(cut, jnp.int32(until))
+    for x, y in zip(arrays(state.seeds), arrays(cut.seeds), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.long
+def test_step_time_does_not_grow_with_the_replays_capacity():
+    """A replay copied in every iteration would cost 64 times as much here (200 MB)."""
+    seconds = []
+    for capacity in (1_000, 64_000):
+        config = small_config(
+            "mpe/simple_spread", steps=10**7, replay={"length": 16, "capacity": capacity}
+        )
+        program = Program.make(make_env(config.env), config)
+        state = jax.jit(program.init)()
+        chunk = jax.jit(program.chunk, donate_argnums=0)
+        state, _ = jax.block_until_ready(chunk(state, jnp.int32(2_000)))
+        times = []
+        for i in range(5):
+            began = time.perf_counter()
+            state, _ = jax.block_until_ready(chunk(state, jnp.int32(4_000 + 4_000 * i)))
+            times.append(time.perf_counter() - began)
+        seconds.append(min(times))
+    assert seconds[1] < 2 * seconds[0], seconds
+
+
+def test_the_replay_is_updated_in_place():
+    """The compiled chunk needs no second copy of the ring: what grows with capacity is donated."""
+    temporary = []
+    for capacity in (256, 8_192):
+        config = small_config("probe/coordination", seeds=2, replay={"capacity": capacity})
+        program = Program.make(make_env(config.env), config)
+        state = jax.eval_shape(program.init)
+        compiled = jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)).compile()
+        analysis = compiled.memory_analysis()
+        temporary.append(analysis.temp_size_in_bytes)
+        assert analysis.alias_size_in_bytes >= resources.nbytes(state.seeds.replay)
+    # 64 times the capacity is 3 MB more; a copy anywhere would show.
+    assert temporary[1] < temporary[0] + 200_000, temporary
+
+
+def test_a_replay_that_does_not_fit_is_refused_with_the_capacity_that_does(monkeypatch):
+    config = small_config("mpe/simple_spread", replay={"capacity": 100_000, "length": 32})
+    program = Program.make(make_env(config.env), config)
+    monkeypatch.setattr(resources, "free_memory", lambda: 200 * 2**20)
+    with pytest.raises(QtotError, match=r"needs .* GiB.*largest --replay.capacity that fits") as e:
+        resources.check_memory(program)
+    fits = int(str(e.value).rsplit(" ", 1)[1])
+    config = small_config("mpe/simple_spread", replay={"capacity": fits, "length": 32})
+    said = resources.check_memory(Program.make(make_env(config.env), config))
+    assert 0.7 * 160 * 2**20 < said["replay"] <= 160 * 2**20
+
+
+def test_the_bytes_said_are_the_bytes_taken():
+    config = small_config("mpe/simple_spread", seeds=2, replay={"capacity": 300})
+    program = Program.make(make_env(config.env), config)
+    said = resources.check_memory(program)["replay"]
+    state = jax.jit(program.init)()
+    assert said == sum(x.nbytes for x in jax.tree.leaves(state.seeds.replay))
+
+
+@pytest.mark.parametrize("algo", ["qmix", "vdn"])
+def test_a_small_coordination_game_is_learned(algo, tmp_path):
+    """27 joint actions, one of which pays, chosen by two bits: 1/27 at random."""
+    config = small_config(
+        "probe/coordination",
+        algo,
+        seeds=3,
+        steps=12_000,
+        exploration={"start": 1.0, "end": 0.2, "steps": 6_000},
+    )
+    run = train_config(config, tmp_path / "run", quiet=True)
+    returns = [row["return"] for row in qtot.evaluate(run, episodes=64)]
+    assert sorted(returns)[1] == 1.0, returns  # at least two seeds of three solve it
+
+
+def test_a_recurrent_agent_remembers_and_a_memoryless_one_cannot(tmp_path):
+    returns = {}
+    for memory in ("gru", "none"):
+        config = small_config(
+            "probe/memory",
+            steps=12_000,
+            agent={"memory": memory},
+            exploration={"start": 1.0, "end": 0.1, "steps": 6_000},
+            replay={"length": 8},
+        )
+        run = train_config(config, tmp_path / memory, quiet=True)
+        returns[memory] = qtot.evaluate(run, episodes=256)[0]["return"]
+    assert returns["gru"] == 1.0
+    assert returns["none"] == pytest.approx(0.5, abs=0.12)
