@@ -31,7 +31,8 @@ class Run:
     """A finished (or stopped) run: its configuration, metrics, results and agents."""
 
     def __init__(self, folder: RunFolder, which: Which = "last"):
-        self._folder, self.which = folder, which
+        self._folder = folder
+        self.which: Which = which
         self.path = folder.path
         self.config, self.spec = folder.facts()
         self.learner = make_learner(self.spec, self.config)
@@ -104,7 +105,8 @@ def train(
 
 def train_config(config: TrainConfig, out: str | Path | None = None, *, quiet: bool = False) -> Run:
     """Train what a complete configuration says."""
-    return Run(run_training(config, Path(out) if out else new_folder(config), quiet=quiet))
+    folder = run_training(config, Path(out) if out else new_folder(config), quiet=quiet)
+    return Run(folder)
 
 
 def new_folder(config: TrainConfig) -> Path:
@@ -153,8 +155,7 @@ def evaluate(
 
     @jax.jit
     def play(params: PolicyParams, key: Any) -> Any:
-        agent = params.online.agent
-        return play_greedy(env, run.learner, agent, params.stats, key, episodes)
+        return play_greedy(env, run.learner, params, key=key, episodes=episodes)
 
     rows = []
     for s in run.seeds:

@@ -19,7 +19,6 @@ from qtot.core.config import (
     TargetConfig,
 )
 from qtot.core.mixers import METHODS
-from qtot.envs import family_of
 from qtot.errors import QtotError, unknown
 
 MAX_STEPS = 2**31 - 1  # env_steps is an int32 in the program

@@ -28,7 +28,8 @@ class Observation(NamedTuple):
     state: Float[Array, "*b S"]
     """the global state; only the mixer sees it"""
     avail_actions: Bool[Array, "*b N A"]
-    """True = legal; padding actions are never legal"""
+    """True = legal; padding actions are never legal. A final observation after a time limit is
+    bootstrapped, so every agent still needs a legal action there; after a true end it does not"""
     alive: Bool[Array, "*b N"]
     """an agent that is dead keeps its place"""
 
@@ -43,7 +44,8 @@ class StepResult(NamedTuple):
     truncated: Bool[Array, ""]
     """a time limit: the final observation's value is bootstrapped"""
     info: dict[str, Float[Array, ""]]
-    """the scalars that the environment's spec declares, read at the end of an episode"""
+    """the scalars that the environment's spec declares: present at every step, read where an
+    episode ends"""
 
 
 class Slots(NamedTuple):

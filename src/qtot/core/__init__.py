@@ -1,0 +1,1 @@
+"""The learning core: pure JAX, no I/O, no environments."""

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 class RunningStats(NamedTuple):
     """Moments of what has been counted so far; every feature has its own."""
 
-    count: Float[Array, ""]
+    n: Float[Array, ""]
+    """entries counted"""
     mean: Float[Array, "*f"]
     m2: Float[Array, "*f"]
     """sum of squared distances from the mean"""
@@ -26,20 +27,20 @@ def merge(stats: RunningStats, x: Float[Array, "*b *f"], counts: Bool[Array, "*b
     """Add the entries of ``x`` that count; padding changes nothing."""
     axes = tuple(range(counts.ndim))
     mask = counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim))
-    n = jnp.sum(counts)
-    mean = jnp.sum(jnp.where(mask, x, 0.0), axis=axes) / jnp.maximum(n, 1)
+    new = jnp.sum(counts)
+    mean = jnp.sum(jnp.where(mask, x, 0.0), axis=axes) / jnp.maximum(new, 1)
     m2 = jnp.sum(jnp.where(mask, (x - mean) ** 2, 0.0), axis=axes)
-    total = stats.count + n
-    weight = n / jnp.maximum(total, 1)
+    total = stats.n + new
+    weight = new / jnp.maximum(total, 1)
     delta = mean - stats.mean
     return RunningStats(
         total,
         stats.mean + delta * weight,
-        stats.m2 + m2 + delta**2 * stats.count * weight,
+        stats.m2 + m2 + delta**2 * stats.n * weight,
     )
 
 
 def standardise(stats: RunningStats, x: Float[Array, "*b *f"]) -> Float[Array, "*b *f"]:
     """(x − mean) / deviation; features that never vary stay at zero."""
-    variance = stats.m2 / jnp.maximum(stats.count, 1)
+    variance = stats.m2 / jnp.maximum(stats.n, 1)
     return (x - stats.mean) / jnp.sqrt(variance + 1e-6)

@@ -1,0 +1,1 @@
+"""Greedy episodes, agents that act alone, and statistics."""

@@ -8,13 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from qtot.core.agent import Agent
-from qtot.core.learner import Learner, Statistics
+from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
 from qtot.envs.base import JaxEnv
 from qtot.envs.stream import advance, open_stream, see
 from qtot.types import Key
-
 
 EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
 
@@ -30,16 +28,17 @@ class Episodes(NamedTuple):
 
 
 def play_greedy(
-    env: JaxEnv, learner: Learner, agent: Agent, stats: Statistics, key: Key, episodes: int
+    env: JaxEnv, learner: Learner, policy: PolicyParams, *, key: Key, episodes: int
 ) -> Episodes:
     """Every agent takes the argmax of its own Q_a, without the mixer."""
+    agent, stats = policy.online.agent, policy.stats
     reset_key, step_key = jax.random.split(key)
     stream = open_stream(env, reset_key, episodes)
     zero = jnp.zeros(episodes)
     results = Episodes(
         zero,
         jnp.zeros(episodes, jnp.int32),
-        {name: zero for name in env.spec.info},
+        dict.fromkeys(env.spec.info, zero),
         jnp.zeros(episodes, bool),
     )
     memory = agent.initial_memory(episodes)

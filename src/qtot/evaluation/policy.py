@@ -102,7 +102,7 @@ class Policy:
                 f"one legal action, got {np.asarray(avail_actions)!r}"
             )
         q, hidden = self.q_values(obs, memory)
-        action = int(masked_argmax(q, legal))
+        action = int(masked_argmax(jnp.asarray(q), jnp.asarray(legal)))
         if epsilon > 0.0:
             if rng is None:
                 raise QtotError("epsilon above 0 needs rng=numpy.random.default_rng(seed)")

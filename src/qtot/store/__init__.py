@@ -1,0 +1,1 @@
+"""The run folder. The only layer that knows file names."""

@@ -30,7 +30,7 @@ METRICS: dict[str, str] = {
     "updates": "learner updates done by this seed",
     "wall_s": "seconds since training began, evaluation included, compilation excluded",
     "compile_s": "seconds spent compiling",
-    "steps_per_s": "environment steps of all seeds per second since the last row, evaluation excluded",
+    "steps_per_s": "environment steps of all seeds per second since the last row, not evaluating",
     "epsilon": "exploration rate",
     "lr": "learning rate, mean since the last row",
     "train/return": "mean raw team return of exploring episodes finished since the last row",

@@ -1,0 +1,1 @@
+"""Collecting and learning in one program, and the loop around it."""

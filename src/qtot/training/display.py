@@ -1,5 +1,6 @@
 """What the user sees while a run goes on. A terminal or notebook gets a live bar, a pipe gets
-lines."""
+lines.
+"""
 
 from __future__ import annotations
 
@@ -69,10 +70,11 @@ class Display:
     def header(
         self,
         spec: EnvSpec,
+        *,
         device: dict[str, Any],
         parameters: dict[str, int],
         memory: dict[str, int],
-        sequences: str,
+        replay: str,
         out: str,
     ) -> None:
         """Device, environment facts, sizes: all known before anything is allocated."""
@@ -82,13 +84,12 @@ class Display:
         table.add_column(overflow="fold")
         last = config.seed + config.seeds - 1
         rows = {
-            "device": f"{device['count']} x {device['kind']} ({device['platform']}), "
-            f"{device['cpu_cores']} CPU cores",
+            "device": f"{device['kind']}, {device['cpu_cores']} CPU cores",
             **spec_lines(spec),
             "method": f"{config.algo} · preset {config.preset} · "
             + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
             "parameters": f"agents {parameters['agent']:,} · mixer {parameters['mixer']:,}",
-            "replay": f"{sequences} · {human_bytes(memory['replay'])}"
+            "replay": f"{replay} · {human_bytes(memory['replay'])}"
             + (f" for {config.seeds} seeds" if config.seeds > 1 else ""),
             "steps": f"{config.steps:,} per seed · {config.collect.update_ratio:.4g} updates per "
             f"{config.collect.update_unit} · batch {config.replay.batch}",
@@ -139,7 +140,7 @@ class Display:
                 self.say(f"{steps:>10,} steps · {facts}")
             self._bar.update(self._task, completed=steps, facts=facts)
         else:
-            left_s = wall_s * (self.config.steps / max(steps, 1) - 1) if steps else 0.0
+            left_s = wall_s * max(self.config.steps / steps - 1, 0.0) if steps else 0.0
             self.say(f"{steps:>10,} steps · {facts} · {left_s:.0f} s left")
 
     def closing(self, result: list[dict[str, Any]], out: str) -> None:

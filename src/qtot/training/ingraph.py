@@ -54,7 +54,7 @@ SEED_AXES = SeedState(
     actors=0,  # pyright: ignore[reportArgumentType]
     replay=ReplayState(slots=0, start=0, written=None),  # pyright: ignore[reportArgumentType]
     credit=0,  # pyright: ignore[reportArgumentType]
-    key=0,
+    key=0,  # pyright: ignore[reportArgumentType]
 )
 
 
@@ -118,6 +118,7 @@ class Program(NamedTuple):
     def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
     ) -> tuple[Actors, Slots, SequenceStart, Tally]:
+        """One rollout, as the replay stores it."""
         actors, slots, start, tally = self.collector.collect(
             key, actors, train.online.agent, train.stats, epsilon
         )
@@ -126,6 +127,7 @@ class Program(NamedTuple):
         return actors, slots, start, tally
 
     def sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
+        """Sequences to learn from; whole episodes start from an empty memory."""
         batch = self.replay.sample(replay, key, self.config.replay.batch)
         if self.collector.whole_episodes:
             memory = train.online.agent.initial_memory(self.config.replay.batch)

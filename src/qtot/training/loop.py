@@ -1,5 +1,6 @@
 """The host's side of a run: chunks of the program, with logging, evaluation and saving between
-them."""
+them.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
     ring = program.replay
     replay = f"{ring.rows * ring.envs:,} {config.replay.sequences} of {ring.stride} slots"
     display = Display(config, quiet=quiet)
-    display.header(spec, device, parameters, memory, replay, str(out))
+    display.header(
+        spec, device=device, parameters=parameters, memory=memory, replay=replay, out=str(out)
+    )
     with display:
         Training(program, folder, display).run()
     return folder
@@ -135,8 +138,8 @@ class Training:
 
         def one(train: TrainState, seed: Array) -> dict[str, Array]:
             key = jax.random.fold_in(evaluation_key(seed, steps), part)
-            env, agent = program.collector.env, train.online.agent
-            return summarise(play_greedy(env, program.learner, agent, train.stats, key, episodes))
+            env, policy = program.collector.env, PolicyParams.of(train)
+            return summarise(play_greedy(env, program.learner, policy, key=key, episodes=episodes))
 
         seeds = program.config.seed + jnp.arange(program.config.seeds)
         return jax.vmap(one)(train, seeds)

@@ -52,7 +52,8 @@ def check_memory(program: Program) -> dict[str, int]:
     budget = int(HEADROOM * free_memory())
     if replay + rest > budget:
         per_sequence = replay / (program.replay.rows * program.replay.envs)
-        fits = int((budget - rest) / per_sequence)
+        # Rows come one per environment, and segments need one more than they may sample.
+        fits = int((budget - rest) / per_sequence) - 2 * config.collect.envs
         advice = (
             f"the largest --replay.capacity that fits is about {fits}"
             if fits >= max(config.replay.batch, config.collect.envs)
@@ -60,7 +61,8 @@ def check_memory(program: Program) -> dict[str, int]:
         )
         raise QtotError(
             f"the replay of {config.replay.capacity} sequences x {config.seeds} seed(s) needs "
-            f"{replay / 2**30:.2f} GiB, but only {budget / 2**30:.2f} GiB may be used here; {advice}"
+            f"{replay / 2**30:.2f} GiB, but only {budget / 2**30:.2f} GiB may be used here; "
+            f"{advice}"
         )
     return {"replay": replay, "rest": rest}
 
@@ -78,7 +80,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that qtot runs from, ``-dirty`` when changed; None if installed."""
+    """The commit of the checkout that qtot runs from, ``-dirty`` if changed; None elsewhere."""
     here = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:

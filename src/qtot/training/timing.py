@@ -38,7 +38,7 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
         first = jnp.zeros((1, program.collector.envs), bool)
         obs = program.learner.see(seed.train.stats, obs)
 
-        def slot(memory: Array, _: None) -> tuple[Array, Array]:
+        def slot(memory: Array, _: Any) -> tuple[Array, Array]:
             q, _, memory = agent.unroll(obs, seed.actors.prev_action[None], first, memory)
             return memory, jnp.argmax(q, axis=-1)
 
