@@ -1,0 +1,140 @@
+"""Epsilon-greedy: the schedule, and who explores what how often. All keys are fixed."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qtot.core.config import ExplorationConfig
+from qtot.core.exploration import epsilon_at, epsilon_greedy
+from qtot.core.masks import masked_argmax, masked_max, masked_mean, pick
+
+act = jax.jit(epsilon_greedy)
+DRAWS = 4_000
+
+
+@jax.jit
+def draws(q: jax.Array, avail: jax.Array, epsilon: jax.Array, seed: int = 0) -> jax.Array:
+    """Joint actions for many keys, ``[DRAWS, *b, N]``."""
+    keys = jax.random.split(jax.random.key(seed), DRAWS)
+    return jax.vmap(lambda key: epsilon_greedy(key, q, avail, epsilon))(keys)
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray | float) -> bool:
+    """Whether the counts fit, within six deviations of the statistic."""
+    freedom = counts.size - 1
+    return bool(((counts - expected) ** 2 / expected).sum() < freedom + 6 * (2 * freedom) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("env_steps", "expected"),
+    [(0, 1.0), (1, 0.99905), (500, 0.525), (999, 0.05095), (1_000, 0.05), (2**31 - 1, 0.05)],
+)
+def test_epsilon_falls_linearly_with_environment_steps(env_steps: int, expected: float):
+    # 1 + n / 1000 · (.05 − 1)
+    config = ExplorationConfig(start=1.0, end=0.05, steps=1_000)
+    assert float(epsilon_at(config, jnp.asarray(env_steps))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_epsilon_without_a_decay_is_its_end_after_the_first_step():
+    config = ExplorationConfig(start=0.5, end=0.1, steps=0)
+    assert float(epsilon_at(config, jnp.asarray(1))) == pytest.approx(0.1)
+
+
+E, N, A = 3, 2, 4
+ALL = jnp.ones((E, N, A), bool)
+Q = jnp.zeros((E, N, A)).at[..., 0].set(1.0)  # action 0 is greedy
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0])
+def test_every_agent_explores_as_often_as_epsilon_says_and_uniformly(epsilon: float):
+    actions = np.asarray(draws(Q, ALL, jnp.asarray(epsilon)))
+    for e, n in np.ndindex(E, N):
+        counts = np.bincount(actions[:, e, n], minlength=A)
+        share = np.full(A, epsilon / A)
+        share[0] += 1 - epsilon
+        assert chi_square(counts, DRAWS * share), (e, n, counts)
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 1.0])
+def test_agents_and_environments_explore_independently(epsilon: float):
+    """The joint actions of any two agents, of one environment or of two, occur as often as the
+    product of their own frequencies says.
+    """
+    actions = np.asarray(draws(Q, ALL, jnp.asarray(epsilon))).reshape(DRAWS, E * N)
+    own = np.full(A, epsilon / A)
+    own[0] += 1 - epsilon
+    for i, j in itertools.combinations(range(E * N), 2):
+        joint = np.bincount(actions[:, i] * A + actions[:, j], minlength=A * A)
+        assert chi_square(joint, DRAWS * np.outer(own, own).ravel()), (i, j)
+
+
+def test_exploration_differs_from_step_to_step():
+    actions = np.asarray(draws(Q, ALL, jnp.asarray(1.0))).reshape(DRAWS, E * N)
+    joint = np.bincount(actions[:-1, 0] * A + actions[1:, 0], minlength=A * A)
+    assert chi_square(joint, (DRAWS - 1) / A**2)
+
+
+def test_without_epsilon_everyone_is_greedy_among_legal_actions():
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(E, N, A)).astype(np.float32)
+    avail = rng.random((E, N, A)) < 0.5
+    avail[..., 1] = True
+    expected = np.where(avail, q, -np.inf).argmax(axis=-1)
+    actions = draws(jnp.asarray(q), jnp.asarray(avail), jnp.asarray(0.0))
+    np.testing.assert_array_equal(actions, np.broadcast_to(expected, actions.shape))
+
+
+@pytest.mark.parametrize("greedy", [0, 3])
+def test_random_actions_are_uniform_over_legal_actions_only(greedy: int):
+    masks = [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0], [1, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]]
+    avail = np.array(masks, bool).reshape(E, N, A)
+    q = np.zeros((E, N, A), np.float32)
+    q[..., greedy] = 1e9  # the values do not matter to a random action
+    actions = np.asarray(draws(jnp.asarray(q), jnp.asarray(avail), jnp.asarray(1.0)))
+    for e, n in np.ndindex(E, N):
+        counts = np.bincount(actions[:, e, n], minlength=A)
+        legal = avail[e, n]
+        assert (counts[~legal] == 0).all()
+        assert legal.sum() == 1 or chi_square(counts[legal], DRAWS / legal.sum())
+
+
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    epsilon=st.sampled_from([0.0, 0.5, 1.0]),
+    scale=st.sampled_from([0.0, 1.0, 1e30, np.inf]),
+)
+def test_no_illegal_action_is_ever_taken(seed: int, epsilon: float, scale: float):
+    """Whatever illegal actions are worth; and action 0 where nothing is legal."""
+    rng = np.random.default_rng(seed)
+    shape = (40, 5, 6)
+    avail = rng.random(shape) < rng.random()
+    q = np.where(avail, rng.normal(size=shape), scale).astype(np.float32)
+    actions = np.asarray(
+        act(jax.random.key(seed), jnp.asarray(q), jnp.asarray(avail), jnp.asarray(epsilon))
+    )
+    legal = np.take_along_axis(avail, actions[..., None], axis=-1)[..., 0]
+    some = avail.any(axis=-1)
+    assert legal[some].all()
+    assert (actions[~some] == 0).all()
+
+
+def test_masked_choices_on_small_tables():
+    q = jnp.array([[1.0, 5.0, 5.0], [1.0, 5.0, 2.0], [-7.0, -8.0, -9.0], [3.0, 2.0, 1.0]])
+    avail = jnp.array([[1, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 0]], bool)
+    # the first of equals; not the illegal 5; all negative; nothing legal: action 0, value 0
+    np.testing.assert_array_equal(masked_argmax(q, avail), [1, 2, 1, 0])
+    np.testing.assert_array_equal(masked_max(q, avail), [5.0, 2.0, -8.0, 0.0])
+    np.testing.assert_array_equal(pick(q, jnp.array([0, 1, 2, 0], jnp.int8)), [1.0, 5.0, -9.0, 3.0])
+
+
+def test_masked_mean_counts_only_what_counts():
+    x = jnp.array([1.0, jnp.nan, 3.0, jnp.inf])
+    assert float(masked_mean(x, jnp.array([True, False, True, False]))) == 2.0
+    assert float(masked_mean(x, jnp.zeros(4, bool))) == 0.0
