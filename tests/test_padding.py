@@ -60,6 +60,24 @@ def test_garbage_in_padding_changes_no_bit_of_loss_or_gradient(algo: str):
         same_bits(differentiated(config)(online, target, with_garbage(batch, seed)), clean)
 
 
+def test_what_is_seen_after_a_true_end_changes_no_bit():
+    """Nothing is bootstrapped from it, so an environment may show anything there."""
+    online, target = random_networks(1), random_networks(2)
+    batch, rng = random_batch(0, whole=True), np.random.default_rng(0)
+    s = batch.slots
+    over = np.concatenate([np.zeros_like(s.terminated[:1]), s.terminated[:-1]])
+    assert over.any()
+    clean = differentiated(LAMBDA)(online, target, batch)
+    for rubbish in NASTY:
+        spoilt = s._replace(
+            obs=np.where(over[..., None, None], rubbish, s.obs),
+            state=np.where(over[..., None], rubbish, s.state),
+            avail_actions=s.avail_actions & ~over[..., None, None],
+            alive=s.alive & ~over[..., None] & (rng.random(s.alive.shape) < 0.5),
+        )
+        same_bits(differentiated(LAMBDA)(online, target, batch._replace(slots=spoilt)), clean)
+
+
 def test_more_padding_changes_nothing():
     """The mean is over transitions, not over the padded tensor."""
     online, target = random_networks(1), random_networks(2)

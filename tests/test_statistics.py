@@ -48,12 +48,10 @@ def test_merged_moments_equal_numpy_on_all_that_was_counted(
     parts = pieces(np.random.default_rng(seed), features, count)
     stats = merged(parts, features)
     everything = np.concatenate([x[counts] for x, counts in parts]).astype(np.float64)
-    assert float(stats.count) == len(everything)
+    assert float(stats.n) == len(everything)
     if len(everything):
         np.testing.assert_allclose(stats.mean, everything.mean(axis=0), rtol=1e-5)
-        np.testing.assert_allclose(
-            stats.m2 / stats.count, everything.var(axis=0), rtol=1e-3, atol=1e-6
-        )
+        np.testing.assert_allclose(stats.m2 / stats.n, everything.var(axis=0), rtol=1e-3, atol=1e-6)
 
 
 def test_padding_changes_no_bit():
@@ -93,6 +91,12 @@ def test_a_feature_that_never_varies_stays_at_zero():
     np.testing.assert_allclose(standardise(stats, jnp.asarray(x)), 0.0, atol=1e-3)
 
 
+def test_before_anything_is_counted_values_are_left_as_they_are():
+    """The first collection of a run is acted on before its observations are counted."""
+    x = jnp.array([[1.0, -200.0], [0.0, 0.5]])
+    np.testing.assert_allclose(standardise(init_stats((2,)), x), x, rtol=1e-5)
+
+
 def test_moments_stay_exact_over_many_pieces():
     """A thousand merges far from zero: deviation 1 at mean 1000."""
     rng = np.random.default_rng(0)
@@ -106,7 +110,7 @@ def test_moments_stay_exact_over_many_pieces():
     stats = run(jnp.asarray(x))
     exact = x.astype(np.float64)
     np.testing.assert_allclose(stats.mean, exact.mean(), rtol=1e-6)
-    np.testing.assert_allclose(stats.m2 / stats.count, exact.var(), rtol=1e-2)
+    np.testing.assert_allclose(stats.m2 / stats.n, exact.var(), rtol=1e-2)
 
 
 @pytest.mark.parametrize("used", ["standardise_rewards", "normalise_obs", "normalise_state"])
@@ -123,12 +127,12 @@ def test_the_learner_counts_valid_transitions_of_what_is_in_use(used: str):
     }
     for name, (moments, x) in counted.items():
         if name == used:
-            assert float(moments.count) == slots.valid.sum()
+            assert float(moments.n) == slots.valid.sum()
             np.testing.assert_allclose(
                 moments.mean, x[slots.valid].mean(axis=0), rtol=1e-4, atol=1e-6
             )
         else:
-            assert float(moments.count) == 0
+            assert float(moments.n) == 0
 
 
 def test_the_learner_scales_rewards_observations_and_states():

@@ -22,23 +22,6 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 agent_unroll = jax.jit(lambda agent, *args: agent.unroll(*args))
 
 
-def test_gru_equals_a_plain_loop():
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: GRU(key, 5, 4, "torch"), jax.random.key(0))
-    gru = builders.randomised(rng, shapes, 1.0)
-    x, memory = rng.normal(size=(6, 3, 5)), rng.normal(size=(3, 4))
-    first = rng.random((6, 3)) < 0.3
-    hidden, last = jax.jit(lambda gru, *args: gru(*args))(
-        gru, np.float32(x), first, np.float32(memory)
-    )
-    for b in range(3):
-        h = memory[b]
-        for t in range(6):
-            h = oracle.gru_cell(gru, x[t, b], np.zeros(4) if first[t, b] else h)
-            np.testing.assert_allclose(hidden[t, b], h, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(last[b], hidden[-1, b])
-
-
 def test_unroll_equals_a_plain_loop():
     agent, batch = random_networks(1).agent, random_batch(0)
     close(unroll_of(agent, batch), oracle.unroll(agent, batch))

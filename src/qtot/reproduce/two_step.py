@@ -21,6 +21,7 @@ from qtot.api import Run, train_config
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.masks import pick
 from qtot.core.mixers.base import MixerInputs
+from qtot.errors import QtotError
 from qtot.evaluation.statistics import iqm
 from qtot.presets import preset_config
 from qtot.store.files import write_json
@@ -99,6 +100,8 @@ def reproduce(seeds: int = 5, out: str | None = None) -> int:
     Returns:
         0 when every seed of QMIX and VDN lies within 0.2 of every published number, else 1.
     """
+    if seeds < 1:
+        raise QtotError(f"--seeds must be a whole number of at least 1, got {seeds}")
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(out) if out else Path(scratch)

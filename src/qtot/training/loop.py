@@ -25,6 +25,7 @@ from qtot.evaluation.episodes import evaluation_key, metric_name, play_greedy, s
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
 from qtot.training.ingraph import LEARN_KEYS, Program, Progress, RunState
+from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.timing import compile_together, parts, time_split
 
@@ -88,7 +89,7 @@ class Training:
         self._log(state, None, self._evaluate(state, 0, evaluation.episodes), 0.0)
         every = evaluation.every or config.steps
         steps = 0
-        try:
+        with StopRequest() as stop:
             while steps < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 steps = min(self._steps(state), config.steps - 1)
@@ -105,10 +106,10 @@ class Training:
                 elif steps // every > before // every:
                     evaluated = self._evaluate(state, steps, evaluation.episodes)
                 self._log(state, progress, evaluated, spent)
-        except KeyboardInterrupt:
-            self._save(state, "last", range(config.seeds))
-            self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
-            raise
+                if stop.asked and steps < config.steps:
+                    self._save(state, "last", range(config.seeds))
+                    self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
+                    raise KeyboardInterrupt
         self._close()
 
     def _steps(self, state: RunState) -> int:
