@@ -1,7 +1,7 @@
 """The core against the reference learners' numbers, on one batch.
 
 Largest deviations seen (CPU, JAX 0.10.2), over all files:
-    q, target_q 1.2e-7 · q_tot 2.4e-7 · loss 4.8e-7 of 7.4 · gradients 1.2e-6 of 8.6 (qmix_h1; the
+    q, target_q 1.2e-7 · q_tot 4.8e-7 · loss 4.8e-7 of 7.4 · gradients 1.2e-6 of 8.6 (qmix_h1; the
     others 3.6e-7) · gradient norm 2.4e-7 · parameters after one step 1.1e-7 · TD(λ) 2.4e-7
 """
 

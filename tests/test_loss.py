@@ -221,6 +221,22 @@ def test_a_true_end_has_no_value_and_a_time_limit_has(
     assert values(padded, readout(SAME), readout(SAME), config) == expected
 
 
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_a_time_limit_can_be_taken_for_an_end(lam: float):
+    """Slot 2 is the final observation. A segment that is only cut there still bootstraps."""
+    plain = TargetConfig(gamma=0.5, td_lambda=lam)
+    as_end = TargetConfig(gamma=0.5, td_lambda=lam, time_limit="end")
+    same = readout(SAME)
+    truncated = sequence(**CHAIN, reward=[1, 2], invalid=(2,))
+    terminated = sequence(**CHAIN, reward=[1, 2], invalid=(2,), terminated=(1,))
+    cut = sequence(**CHAIN, reward=[1, 2])
+    ends, goes_on = (values(x, same, same, plain) for x in (terminated, truncated))
+    assert ends != goes_on
+    assert values(truncated, same, same, as_end) == ends
+    assert values(terminated, same, same, as_end) == ends
+    assert values(cut, same, same, as_end) == goes_on
+
+
 @pytest.mark.parametrize("config", [HALF, FULL], ids=["1", "λ"])
 def test_a_final_observation_inside_a_segment_ends_one_episode_and_opens_the_next(
     config: TargetConfig,

@@ -80,8 +80,8 @@ def test_what_is_seen_after_a_true_end_changes_no_bit():
 
 def test_more_padding_changes_nothing():
     """The mean is over transitions, not over the padded tensor."""
-    online, target = random_networks(1), random_networks(2)
-    batch = random_batch(0, whole=True)
+    online, target = (random_networks(seed, config=NO_MEMORY) for seed in (1, 2))
+    batch = random_batch(0, whole=True, memory=0)
 
     def longer(x: np.ndarray) -> np.ndarray:
         return np.concatenate([x, np.zeros((4, *x.shape[1:]), x.dtype)])
@@ -113,8 +113,8 @@ def test_garbage_in_padding_changes_no_bit_of_an_update_with_scaling():
     scaling = ScalingConfig(
         reward_scale=2.0, standardise_rewards=True, normalise_obs=True, normalise_state=True
     )
-    learner = builders.make_learner("qmix", scaling=scaling)
-    batch = random_batch(0, whole=True)
+    learner = builders.make_learner("qmix", scaling=scaling, agent=NO_MEMORY)
+    batch = random_batch(0, whole=True, memory=0)
     state = builders.randomised(
         np.random.default_rng(0), jax.eval_shape(learner.init, jax.random.key(0))
     )

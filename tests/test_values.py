@@ -45,6 +45,11 @@ def test_a_time_limit_bootstraps_and_an_end_does_not():
     assert_values(config, KNOWN["chain_truncated"].values, atol=0.4)
 
 
+def test_a_time_limit_can_be_taken_for_an_end():
+    config = small_config("probe/chain_truncated", target={"time_limit": "end"})
+    assert_values(config, KNOWN["chain"].values)
+
+
 def test_next_values_are_masked_by_the_next_slots_mask():
     """With the door's mask, or none, the door would be worth 9 instead of 4.95."""
     config = small_config("probe/masks", "vdn", steps=8_000)

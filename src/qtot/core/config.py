@@ -52,6 +52,11 @@ class TargetConfig:
     """lambda of the TD(lambda) return; 0 is the one-step target"""
     n_step: int = 1
     """rewards summed before bootstrapping; only with td_lambda = 0"""
+    time_limit: Literal["bootstrap", "end"] = "bootstrap"
+    """what follows a truncated episode: the value of its final observation, or nothing. That
+    observation is valued but never trained on; where every episode ends by time and the last
+    states look unlike the others, nothing anchors the values and they can grow without bound:
+    take 'end' there (the default preset does so on mpe/)"""
     update: Literal["hard", "soft"] = "hard"
     """copy the target networks at an interval, or let them follow"""
     interval: int = 200

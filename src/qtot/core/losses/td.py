@@ -79,9 +79,11 @@ def td_loss(
     def each(x: Array) -> Array:
         return jnp.broadcast_to(x[..., None], q_tot.shape)
 
-    valid = slots.valid[:-1]
+    valid, ended = slots.valid[:-1], slots.terminated[:-1]
+    if config.time_limit == "end":
+        ended |= valid & ~slots.valid[1:]
     follows = jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
-    parts = (each(slots.reward[:-1]), each(slots.terminated[:-1]), each(follows), next_value)
+    parts = (each(slots.reward[:-1]), each(ended), each(follows), next_value)
     if config.td_lambda > 0.0 or config.n_step == 1:
         returns = lambda_returns(*parts, gamma=config.gamma, lam=config.td_lambda)
     else:

@@ -1,0 +1,60 @@
+"""What the README says works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from qtot.cli import _command
+from qtot.store.run_folder import METRICS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_every_command_of_the_readme_parses():
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("qtot ")]
+    assert len(commands) >= 6
+    for _, *args in commands:
+        _command(args)
+
+
+def test_every_make_target_of_the_readme_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, flags=re.MULTILINE))
+    assert {"train", "test", "bench"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_every_metric_is_in_the_readme():
+    for key in METRICS:
+        assert f"| `{key}` |" in README, key
+
+
+def test_the_python_tour_runs(tmp_path, monkeypatch):
+    """On a task of seconds instead of minutes."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    for old, new in (
+        ("smax/3m", "matrix/two_step"),
+        ("steps=100_000", "steps=500"),
+        ("ally_0", "agent_0"),
+        ("episodes=256", "episodes=8"),
+    ):
+        assert old in code
+        code = code.replace(old, new)
+    names: dict = {}
+    exec(code, names)
+    assert names["action"] in (0, 1)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
