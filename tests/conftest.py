@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +22,6 @@ MODULES = {
 install_import_hook(
     sorted(m for m in MODULES if not m.endswith(("__init__", "config"))), "beartype.beartype"
 )
-
-from qtot.core.mixers.base import Mixer  # noqa: E402
-
-# beartype can only check a protocol that may be asked for at run time.
-typing.runtime_checkable(Mixer)
 
 # The oracles are float64; on a GPU, JAX's default float32 products are TF32.
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from qtot.envs.probes import KNOWN
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 from small import q_tot_by_state, small_config, trained
 
 

@@ -30,7 +30,7 @@ class ReplayState(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """Sizes of the ring. ``init → add → can_sample → sample``."""
+    """Sizes of the ring. ``init → add → sample``."""
 
     rows: int
     """R, rows per environment"""
@@ -44,11 +44,12 @@ class Replay(NamedTuple):
     @staticmethod
     def make(*, capacity: int, length: int, envs: int, whole_episodes: bool) -> Replay:
         """A ring of at least ``capacity`` sequences of ``length`` transitions."""
-        rows = -(-capacity // envs) + (not whole_episodes)
-        if capacity < 1 or length < 1:
+        if min(capacity, length, envs) < 1:
             raise QtotError(
-                f"replay needs a capacity and a length of at least 1, got {capacity} and {length}"
+                "replay needs a capacity, a length and a number of environments of at least 1, "
+                f"got {capacity}, {length} and {envs}"
             )
+        rows = -(-capacity // envs) + (not whole_episodes)
         stride = length + 1 if whole_episodes else length
         return Replay(rows, stride, envs, overlap=not whole_episodes)
 

@@ -23,7 +23,7 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
     return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
 
-def merge(stats: RunningStats, x: Float[Array, "*b *f"], counts: Bool[Array, "*b"]) -> RunningStats:
+def merge(stats: RunningStats, x: Float[Array, "..."], counts: Bool[Array, "*b"]) -> RunningStats:
     """Add the entries of ``x`` that count; padding changes nothing."""
     axes = tuple(range(counts.ndim))
     mask = counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim))
@@ -40,7 +40,8 @@ def merge(stats: RunningStats, x: Float[Array, "*b *f"], counts: Bool[Array, "*b
     )
 
 
-def standardise(stats: RunningStats, x: Float[Array, "*b *f"]) -> Float[Array, "*b *f"]:
-    """(x − mean) / deviation; features that never vary stay at zero."""
-    variance = stats.m2 / jnp.maximum(stats.n, 1)
+def standardise(stats: RunningStats, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """(x − mean) / deviation; features that never vary stay at zero. Before
+    anything is counted, values are left as they are."""
+    variance = jnp.where(stats.n > 0, stats.m2 / jnp.maximum(stats.n, 1), 1.0)
     return (x - stats.mean) / jnp.sqrt(variance + 1e-6)

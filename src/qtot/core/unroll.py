@@ -11,12 +11,13 @@ from qtot.types import Batch, Slots
 
 
 def scrub(slots: Slots) -> Slots:
-    """Zero what lies in padding, so that no garbage there (not even NaN) meets a weight.
+    """Zero what nobody reads, so that no garbage there (not even NaN) meets a weight.
 
-    A slot is read when it is a transition or the slot after one: a final observation counts.
+    A slot is read when it is a transition, or bootstrapped from: the final observation after a
+    time limit is, the one after a true end is not.
     """
-    after = jnp.concatenate([jnp.zeros_like(slots.valid[:1]), slots.valid[:-1]])
-    read = slots.valid | after
+    goes_on = slots.valid & ~slots.terminated
+    read = slots.valid | jnp.concatenate([jnp.zeros_like(goes_on[:1]), goes_on[:-1]])
 
     def keep(x: Array, mask: Array) -> Array:
         return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -34,6 +34,7 @@ class MixerShapes(NamedTuple):
     hidden: int
 
 
+@runtime_checkable
 class Mixer(Protocol):
     """One file and one line of the registry."""
 

@@ -43,10 +43,10 @@ class Hypernetwork(eqx.Module):
 
 def mix(
     q: Float[Array, "*b N"],
-    w_1: Float[Array, "*b N E"],
-    b_1: Float[Array, "*b E"],
-    w_final: Float[Array, "*b E"],
-    bias: Float[Array, "*b 1"],
+    w_1: Float[Array, "*#b N E"],
+    b_1: Float[Array, "*#b E"],
+    w_final: Float[Array, "*#b E"],
+    bias: Float[Array, "*#b 1"],
 ) -> Float[Array, "*b 1"]:
     """The mixing network (fig. 2a): ELU(q |W_1| + b_1) · |w_final| + bias."""
     hidden = jnp.einsum("...n,...ne->...e", q, jnp.abs(w_1)) + b_1
