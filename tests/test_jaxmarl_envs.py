@@ -134,15 +134,15 @@ def test_smax_masks_are_the_packages_masks():
 ENDS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "fight": ({}, (0, 0, 0)),
     "win": ({"dead": (3, 4, 5)}, (1, 0, 1)),
-    "win with losses": ({"dead": (0, 1, 3, 4, 5)}, (1, 0, 1)),
+    "win_with_losses": ({"dead": (0, 1, 3, 4, 5)}, (1, 0, 1)),
     "defeat": ({"dead": (0, 1, 2)}, (1, 0, 0)),
     "both": ({"dead": (0, 1, 2, 3, 4, 5)}, (1, 0, 0)),
-    "one dead": ({"dead": (1,)}, (0, 0, 0)),
-    "one left": ({"dead": (0, 2, 3, 4)}, (0, 0, 0)),
-    "almost time": ({"step": 98}, (0, 0, 0)),
+    "one_dead": ({"dead": (1,)}, (0, 0, 0)),
+    "one_left": ({"dead": (0, 2, 3, 4)}, (0, 0, 0)),
+    "almost_in_time": ({"step": 98}, (0, 0, 0)),
     "time": ({"step": 99}, (0, 1, 0)),
-    "win in time": ({"step": 99, "dead": (3, 4, 5)}, (1, 0, 1)),
-    "defeat in time": ({"step": 99, "dead": (0, 1, 2)}, (1, 0, 0)),
+    "win_in_time": ({"step": 99, "dead": (3, 4, 5)}, (1, 0, 1)),
+    "defeat_in_time": ({"step": 99, "dead": (0, 1, 2)}, (1, 0, 0)),
 }
 
 

@@ -102,6 +102,34 @@ def test_schedules_and_update_ratio_do_not_depend_on_the_number_of_environments(
     assert seen[0] == pytest.approx(seen[1], rel=0.05)
 
 
+@pytest.mark.parametrize("envs", [1, 16])
+def test_what_is_explored_follows_environment_steps(envs, quick_compile):
+    """Counted in updates (there are none here) or per environment, everyone would play at random
+    to the end.
+    """
+    config = small_config(
+        "matrix/climbing",
+        steps=8_000,
+        exploration={"start": 1.0, "end": 0.0, "steps": 8_000},
+        replay={"length": 5, "capacity": 2_000, "warmup": 2_000},
+        collect={"envs": envs},
+    )
+    program, state = trained(config)
+    replay = state.seeds.replay
+    rows = int(replay.written) * program.replay.stride
+    assert rows <= program.replay.rows * program.replay.stride  # nothing was overwritten
+    action, valid = (
+        np.asarray(x[0, :rows]).reshape(rows * envs, -1)
+        for x in (replay.slots.action, replay.slots.valid)
+    )
+    action = action[valid[:, 0]]
+    greedy = action[-1]  # the networks never change, and there is but one observation
+    for quarter, played in enumerate(np.split(action[:8_000], 4)):
+        epsilon = 1 - (quarter + 0.5) / 4
+        share = (played == greedy).mean()
+        assert share == pytest.approx(1 - epsilon * 2 / 3, abs=0.04), quarter
+
+
 def test_epsilon_and_learning_rate_follow_environment_steps(tmp_path):
     """Counted in updates, epsilon would still be near 1: there are 8 steps to an update."""
     config = small_config(
