@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,11 @@ install_import_hook(
 
 # The oracles are float64; on a GPU, JAX's default float32 products are TF32.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# The same program is built by several tests: compile it once per session.
+CACHE = tempfile.TemporaryDirectory(prefix="qtot-tests-")
+jax.config.update("jax_compilation_cache_dir", CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 settings.register_profile("qtot", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("qtot")

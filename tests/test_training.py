@@ -53,6 +53,7 @@ def test_the_same_seed_gives_bit_identical_metrics_and_parameters(tmp_path):
             np.testing.assert_array_equal(files[0][name], files[1][name])
 
 
+@pytest.mark.usefixtures("quick_compile")
 def test_one_seed_of_several_trains_on_the_same_sequences_as_alone():
     several, state = trained(small_config("probe/coordination", seeds=3, **COORDINATE))
     alone, lone = trained(small_config("probe/coordination", seed=1, **COORDINATE))
@@ -75,6 +76,7 @@ def test_one_seed_of_several_trains_on_the_same_sequences_as_alone():
         np.testing.assert_allclose(x, y, atol=1e-4)
 
 
+@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("unit", ["step", "episode"])
 def test_schedules_and_update_ratio_do_not_depend_on_the_number_of_environments(unit):
     seen = []
@@ -130,6 +132,7 @@ def test_what_is_explored_follows_environment_steps(envs, quick_compile):
         assert share == pytest.approx(1 - epsilon * 2 / 3, abs=0.04), quarter
 
 
+@pytest.mark.usefixtures("quick_compile")
 def test_epsilon_and_learning_rate_follow_environment_steps(tmp_path):
     """Counted in updates, epsilon would still be near 1: there are 8 steps to an update."""
     config = small_config(
@@ -172,6 +175,7 @@ def test_a_state_taken_out_and_put_back_continues_bit_for_bit():
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.usefixtures("quick_compile")
 def test_where_a_chunk_ends_changes_nothing():
     config = small_config("probe/coordination", **COORDINATE)
     program = Program.make(make_env(config.env), config)
@@ -240,6 +244,7 @@ def test_the_bytes_said_are_the_bytes_taken():
     assert said == sum(x.nbytes for x in jax.tree.leaves(state.seeds.replay))
 
 
+@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("algo", ["qmix", "vdn"])
 def test_a_small_coordination_game_is_learned(algo, tmp_path):
     """27 joint actions, one of which pays, chosen by two bits: 1/27 at random."""
@@ -255,6 +260,7 @@ def test_a_small_coordination_game_is_learned(algo, tmp_path):
     assert sorted(returns)[1] == 1.0, returns  # at least two seeds of three solve it
 
 
+@pytest.mark.usefixtures("quick_compile")
 def test_a_recurrent_agent_remembers_and_a_memoryless_one_cannot(tmp_path):
     returns = {}
     for memory in ("gru", "none"):

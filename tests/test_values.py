@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from qtot.envs.probes import KNOWN
+from small import q_tot_by_state, small_config, trained
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-from small import q_tot_by_state, small_config, trained
 
 
 def assert_values(config, known, atol=0.03):

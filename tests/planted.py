@@ -1,0 +1,333 @@
+"""The silent learning bugs of public libraries, ready to be planted here, and what catches them.
+
+One entry or more for every kind of bug that was seen: which tests must fail when it is planted.
+``test_planted_bugs.py`` plants each in a copy of the sources. This is the list to extend when
+a new kind of silent bug is met, and the list that must be brought up to date (an entry's ``old``
+text has to occur exactly once) when the code it changes is rewritten.
+
+    terminal mask one step off ............ values of the chain, whatever the rollout length
+    rollout as long as the episode ........ the same; whole episodes
+    reset at every update ................. an episode of three rollouts
+    time limit as a true end, or reverse .. values of the truncated chain; SMAX and MPE ends
+    padding leaks ......................... garbage in padding; no-op'd agents in the loss
+    mask of the wrong step ................ the next slot's own mask; values behind the door
+    one draw explores for all ............. joint exploration statistics
+    one environment's state for all ....... distinct states
+    squeeze() of a batch of one ........... sizes of one
+    TD(lambda) drops the last reward ...... returns by hand
+    statistics with padding, not saved .... what the learner counts; a stopped run; resume
+    schedules in updates .................. epsilon as played, learning rate, 1 and 16 environments
+    environments change the ratio ......... the update ratio for 1 and 16 environments
+    a resume loses something .............. a state taken out and put back; where a chunk ends
+    a dead agent ends the episode ......... one dead agent; SMAX with one dead ally
+    learning that does not learn .......... two-step game; coordination game
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Bug(NamedTuple):
+    """One way to plant a bug."""
+
+    pitfall: str
+    file: str
+    """below src/qtot"""
+    old: str
+    """occurs exactly once there"""
+    new: str
+    caught_by: tuple[str, ...]
+    """each of these tests fails"""
+
+
+CHAIN = "test_values.py::test_terminal_reward_reaches_the_chain_whatever_the_rollout_length"
+RATIO = (
+    "test_training.py::test_schedules_and_update_ratio_do_not_depend_on_the_number_of_environments"
+)
+RESUME = "test_training.py::test_a_state_taken_out_and_put_back_continues_bit_for_bit"
+CHUNKS = "test_training.py::test_where_a_chunk_ends_changes_nothing"
+
+BUGS: dict[str, Bug] = {
+    "the_end_is_seen_one_step_late": Bug(
+        "the terminal mask is one step off",
+        "core/losses/td.py",
+        "valid, ended = slots.valid[:-1], slots.terminated[:-1]",
+        "valid, ended = slots.valid[:-1], slots.terminated[1:]",
+        (f"{CHAIN}[4]", "test_loss.py::test_loss_and_metrics_equal_a_plain_loop"),
+    ),
+    "values_leak_in_from_the_episode_before": Bug(
+        "the terminal mask is one step off",
+        "core/losses/td.py",
+        "next_value = jax.lax.stop_gradient(value[1:])",
+        "next_value = jax.lax.stop_gradient(jnp.roll(value, -2, axis=0)[:-1])",
+        (f"{CHAIN}[4]",),
+    ),
+    "the_last_transition_is_dropped": Bug(
+        "a rollout exactly as long as the episode drops the terminal transition",
+        "core/losses/td.py",
+        "counts = each(valid & (",
+        "counts = each(valid & slots.valid[1:] & (",
+        (f"{CHAIN}[2]", f"{CHAIN}[3]", f"{CHAIN}[4]", f"{CHAIN}[7]"),
+    ),
+    "whole_episodes_have_no_slot_for_their_end": Bug(
+        "a rollout exactly as long as the episode drops the terminal transition",
+        "core/replay.py",
+        "stride = length + 1 if whole_episodes else length",
+        "stride = length",
+        ("test_values.py::test_whole_episodes_give_the_same_values_with_td_lambda",),
+    ),
+    "environments_are_reset_at_every_update": Bug(
+        "environments are reset at every update",
+        "training/collect.py",
+        "if self.whole_episodes:\n            actors",
+        "if True:\n            actors",
+        ("test_collect.py::test_an_episode_longer_than_three_rollouts_ends_once",),
+    ),
+    "a_time_limit_is_an_end": Bug(
+        "a time limit is treated as a true end",
+        "envs/stream.py",
+        "terminated=running & result.terminated,",
+        "terminated=running & (result.terminated | result.truncated),",
+        (
+            "test_values.py::test_a_time_limit_bootstraps_and_an_end_does_not",
+            "test_collect.py::test_a_time_limit_is_no_termination",
+        ),
+    ),
+    "an_end_is_a_time_limit": Bug(
+        "a time limit is treated as a true end (the reverse)",
+        "core/targets.py",
+        "if lam == 0.0:\n        return reward + gamma * jnp.where(terminated, 0.0, next_value)",
+        "if lam == 0.0:\n        return reward + gamma * next_value",
+        (f"{CHAIN}[4]",),
+    ),
+    "smax_defeats_by_the_clock": Bug(
+        "a time limit is treated as a true end",
+        "envs/smax.py",
+        "terminated = ~(allies & enemies)",
+        "terminated = ~(allies & enemies) | (state.state.step >= self.spec.episode_limit)",
+        ("test_jaxmarl_envs.py::test_smax_ends[time]",),
+    ),
+    "mpe_ends_truly": Bug(
+        "a time limit is treated as a true end",
+        "envs/mpe.py",
+        "terminated=jnp.zeros((), bool),\n            truncated=dones",
+        "truncated=jnp.zeros((), bool),\n            terminated=dones",
+        (
+            "test_jaxmarl_envs.py::"
+            "test_mpe_shows_and_pays_what_the_package_does_for_26_steps[simple_spread]",
+        ),
+    ),
+    "padding_is_not_scrubbed": Bug(
+        "padding leaks",
+        "core/losses/td.py",
+        "slots = scrub(batch.slots)",
+        "slots = batch.slots",
+        ("test_padding.py::test_garbage_in_padding_changes_no_bit_of_loss_or_gradient",),
+    ),
+    "padding_counts_in_the_mean": Bug(
+        "padding leaks",
+        "core/masks.py",
+        "jnp.sum(jnp.where(mask, x, 0.0))",
+        "jnp.sum(x)",
+        ("test_padding.py::test_more_padding_changes_nothing",),
+    ),
+    "a_large_constant_stands_for_an_illegal_action": Bug(
+        "padding leaks: unavailable-action constants reach the targets",
+        "core/masks.py",
+        "return jnp.where(jnp.any(avail_actions, axis=-1), largest, 0.0)",
+        "return jnp.maximum(largest, -9999999.0)",
+        ("test_exploration.py::test_masked_choices_on_small_tables",),
+    ),
+    "the_values_of_illegal_actions_are_targets": Bug(
+        "padding leaks: unavailable actions reach the targets",
+        "core/masks.py",
+        "return jnp.argmax(jnp.where(avail_actions, q, -jnp.inf), axis=-1)",
+        "return jnp.argmax(q, axis=-1)",
+        ("test_loss.py::test_the_values_of_illegal_actions_never_reach_a_target",),
+    ),
+    "the_next_value_is_masked_by_this_step": Bug(
+        "next-step values masked with this step's avail_actions",
+        "core/losses/td.py",
+        "best = masked_argmax(jax.lax.stop_gradient(q), slots.avail_actions)",
+        "best = masked_argmax(jax.lax.stop_gradient(q), jnp.roll(slots.avail_actions, 1, axis=0))",
+        (
+            "test_loss.py::test_the_target_uses_the_next_slots_own_mask[double]",
+            "test_values.py::test_next_values_are_masked_by_the_next_slots_mask",
+        ),
+    ),
+    "one_coin_for_all": Bug(
+        "one random draw decides exploration for all agents and environments",
+        "core/exploration.py",
+        "coin, which = jax.random.uniform(key, (2, *q.shape[:-1]))",
+        "coin, which = (jnp.broadcast_to(x, q.shape[:-1]) for x in jax.random.uniform(key, (2,)))",
+        (
+            "test_exploration.py::test_agents_and_environments_explore_independently",
+            "test_collect.py::test_agents_and_environments_explore_by_coins_of_their_own",
+        ),
+    ),
+    "one_coin_for_all_environments": Bug(
+        "one random draw decides exploration for all agents and environments",
+        "training/collect.py",
+        "action = epsilon_greedy(keys[0], q[0], seen.avail_actions, epsilon)",
+        "action = jax.vmap(lambda q, a: epsilon_greedy(keys[0], q, a, epsilon))"
+        "(q[0], seen.avail_actions)",
+        ("test_collect.py::test_agents_and_environments_explore_by_coins_of_their_own",),
+    ),
+    "the_state_of_one_environment_is_everyones": Bug(
+        "the global state of one environment overwrites all",
+        "envs/stream.py",
+        "return jax.vmap(env.observe)(stream.env)",
+        "seen = jax.vmap(env.observe)(stream.env)\n"
+        "    return seen._replace(state=jnp.broadcast_to(seen.state[:1], seen.state.shape))",
+        ("test_collect.py::test_every_environment_has_a_state_of_its_own",),
+    ),
+    "a_batch_of_one_is_squeezed": Bug(
+        "squeeze() on a batch of one broadcasts to a T×T matrix",
+        "core/losses/td.py",
+        "error = q_tot - jax.lax.stop_gradient(returns)",
+        "returns = returns if returns.shape[1] > 1 else returns.squeeze()\n"
+        "    error = q_tot - jax.lax.stop_gradient(returns)",
+        ("test_loss.py::test_sizes_of_one_do_not_broadcast",),
+    ),
+    "every_axis_of_one_is_squeezed": Bug(
+        "squeeze() on a batch of one broadcasts to a T×T matrix",
+        "core/masks.py",
+        "action[..., None].astype(jnp.int32), axis=-1)[..., 0]",
+        "action[..., None].astype(jnp.int32), axis=-1).squeeze()",
+        (
+            "test_loss.py::test_sizes_of_one_do_not_broadcast",
+            "test_values.py::test_one_agent_one_action_one_step_one_sequence",
+        ),
+    ),
+    "an_end_drops_its_reward": Bug(
+        "TD(lambda) drops the reward at the end of an episode",
+        "core/targets.py",
+        "g = r + gamma * jnp.where(end, 0.0, (1.0 - mix) * v_next + mix * g_next)",
+        "g = jnp.where(end, 0.0, r + gamma * ((1.0 - mix) * v_next + mix * g_next))",
+        (
+            "test_targets.py::test_the_reward_at_the_end_of_an_episode_reaches_its_start",
+            "test_values.py::test_whole_episodes_give_the_same_values_with_td_lambda",
+        ),
+    ),
+    "padding_is_counted_into_the_statistics": Bug(
+        "reward statistics include padding",
+        "core/learner.py",
+        "merge(stats.reward, slots.reward, slots.valid)",
+        "merge(stats.reward, slots.reward, jnp.ones_like(slots.valid))",
+        ("test_statistics.py::test_the_learner_counts_valid_transitions_of_what_is_in_use",),
+    ),
+    "statistics_are_not_saved": Bug(
+        "reward statistics are not checkpointed",
+        "core/learner.py",
+        "return PolicyParams(train.online, train.stats)",
+        "return PolicyParams(train.online, jax.tree.map(jnp.zeros_like, train.stats))",
+        ("test_api.py::test_a_stopped_run_keeps_the_parameters_it_had_reached",),
+    ),
+    "statistics_begin_anew_at_every_chunk": Bug(
+        "reward statistics are not checkpointed",
+        "training/ingraph.py",
+        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "train = state.seeds.train\n"
+        "        train = train._replace(stats=jax.tree.map(jnp.zeros_like, train.stats))\n"
+        "        state = state._replace(seeds=state.seeds._replace(train=train))\n"
+        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        (CHUNKS,),
+    ),
+    "epsilon_counts_updates": Bug(
+        "epsilon schedules count updates instead of environment steps",
+        "training/ingraph.py",
+        "epsilon = epsilon_at(config.exploration, train.env_steps)",
+        "epsilon = epsilon_at(config.exploration, train.updates)",
+        ("test_training.py::test_what_is_explored_follows_environment_steps",),
+    ),
+    "the_learning_rate_counts_updates": Bug(
+        "learning-rate schedules count updates instead of environment steps",
+        "core/learner.py",
+        "learning_rate(self.optimiser, state.env_steps, self.total_steps)",
+        "learning_rate(self.optimiser, state.updates, self.total_steps)",
+        (
+            "test_training.py::test_epsilon_and_learning_rate_follow_environment_steps",
+            "test_optimiser.py::test_the_learning_rate_follows_environment_steps_and_not_updates",
+        ),
+    ),
+    "more_environments_learn_less": Bug(
+        "more parallel environments silently mean fewer updates per step",
+        "training/ingraph.py",
+        "jnp.where(ready, unit * config.collect.update_ratio, 0.0)",
+        "jnp.where(ready, unit / self.collector.envs * config.collect.update_ratio, 0.0)",
+        (f"{RATIO}[step]", f"{RATIO}[episode]"),
+    ),
+    "fractions_of_an_update_are_lost": Bug(
+        "more parallel environments silently mean fewer updates per step (or more)",
+        "training/ingraph.py",
+        "credit = state.credit + jnp.where(ready,",
+        "credit = jnp.where(ready,",
+        (f"{RATIO}[step]",),
+    ),
+    "a_resume_copies_the_target_networks": Bug(
+        "a loaded model keeps target networks from the online weights",
+        "training/ingraph.py",
+        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "train = state.seeds.train._replace(target=state.seeds.train.online)\n"
+        "        state = state._replace(seeds=state.seeds._replace(train=train))\n"
+        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        (CHUNKS,),
+    ),
+    "a_resume_loses_the_optimisers_state": Bug(
+        "a loaded model loses its optimiser",
+        "training/ingraph.py",
+        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "train = state.seeds.train\n"
+        "        train = train._replace(opt_state=jax.tree.map(jnp.zeros_like, train.opt_state))\n"
+        "        state = state._replace(seeds=state.seeds._replace(train=train))\n"
+        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        (CHUNKS,),
+    ),
+    "the_random_state_lives_outside": Bug(
+        "a loaded model loses its RNG",
+        "training/ingraph.py",
+        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "from jax.experimental import io_callback\n"
+        "        draws = globals().setdefault('_draws', iter(range(10**6)))\n"
+        "        one = jax.ShapeDtypeStruct((), jnp.int32)\n"
+        "        drawn = io_callback(lambda: jnp.int32(next(draws)), one, ordered=True)\n"
+        "        key = jax.vmap(jax.random.fold_in, (0, None))(state.seeds.key, drawn)\n"
+        "        state = state._replace(seeds=state.seeds._replace(key=key))\n"
+        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        (RESUME,),
+    ),
+    "one_dead_agent_ends_the_episode": Bug(
+        "the agents' termination flags are OR-ed into the team's",
+        "envs/stream.py",
+        "after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))",
+        "after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))\n"
+        "    dead = ~jax.vmap(env.observe)(after).alive.all(-1)\n"
+        "    result = result._replace(terminated=result.terminated | dead)",
+        ("test_collect.py::test_one_dead_agent_does_not_end_the_teams_episode",),
+    ),
+    "one_dead_marine_is_a_defeat": Bug(
+        "the agents' termination flags are OR-ed into the team's",
+        "envs/smax.py",
+        "allies, enemies = alive[: self._allies].any(), ",
+        "allies, enemies = alive[: self._allies].all(), ",
+        ("test_jaxmarl_envs.py::test_smax_ends[one_dead]",),
+    ),
+    "agents_learn_nothing_through_the_mixer": Bug(
+        "QMIX worked only on paper: no learning test",
+        "core/losses/td.py",
+        "taken = mixer_inputs(q, hidden, slots.action,",
+        "taken = mixer_inputs(jax.lax.stop_gradient(q), hidden, slots.action,",
+        (
+            "test_training.py::test_a_small_coordination_game_is_learned[qmix]",
+            "test_two_step.py::test_q_tot_and_the_greedy_return_are_the_published_ones[qmix]",
+        ),
+    ),
+    "the_target_networks_are_never_copied": Bug(
+        "QMIX worked only on paper: no learning test",
+        "core/learner.py",
+        "copy = updates % self.target.interval == 0",
+        "copy = updates < 0",
+        ("test_two_step.py::test_q_tot_and_the_greedy_return_are_the_published_ones[qmix]",),
+    ),
+}
