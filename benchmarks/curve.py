@@ -31,7 +31,7 @@ def evaluations(folders: list[str], key: str) -> dict[int, list[dict[str, float]
 
 def main() -> None:
     """Draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--out", default="curve.png")
     args = parser.parse_args()

@@ -69,7 +69,7 @@ def measure(env: str, algo: str, chunks: int, chunk_steps: int) -> dict[str, Any
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help="smax/3m only, fewer steps")
     short = parser.parse_args().short
     tasks = ["smax/3m"] if short else ["smax/3m", "smax/2s3z", "mpe/simple_spread"]

@@ -11,6 +11,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from qtot.types import Key
@@ -18,23 +19,20 @@ from qtot.types import Key
 Init = Literal["torch", "lecun"]
 
 
-def init_weight(key: Key, shape: tuple[int, int], init: Init, gain: float = 1.0) -> Array:
-    """``torch``: uniform within 1/sqrt(fan in); ``lecun``: normal, deviation gain/sqrt(fan in).
+def init_linear(
+    key: Key, inputs: int, outputs: int, init: Init, gain: float = 1.0
+) -> tuple[Float[Array, "out in"], Float[Array, "out"]]:
+    """Weight and bias, from a single draw (each one costs compile time).
 
-    Orthogonal matrices would need a QR decomposition, whose batched form deadlocks XLA's CPU
-    thread pool when it runs inside a vmapped program (jaxlib 0.10).
+    ``torch``: both uniform within 1/sqrt(inputs). ``lecun``: normal of deviation
+    gain/sqrt(inputs), and zeros. Orthogonal matrices would need a QR decomposition, whose batched
+    form deadlocks XLA's CPU thread pool inside a vmapped program (jaxlib 0.10).
     """
-    scale = shape[1] ** -0.5
+    bound = inputs**-0.5
     if init == "lecun":
-        return gain * scale * jax.random.normal(key, shape, jnp.float32)
-    return jax.random.uniform(key, shape, jnp.float32, -scale, scale)
-
-
-def init_bias(key: Key, size: int, fan_in: int, init: Init) -> Array:
-    """``torch``: uniform within 1/sqrt(fan in); ``lecun``: zeros."""
-    if init == "lecun":
-        return jnp.zeros(size)
-    return jax.random.uniform(key, (size,), jnp.float32, -(fan_in**-0.5), fan_in**-0.5)
+        return gain * bound * jax.random.normal(key, (outputs, inputs)), jnp.zeros(outputs)
+    drawn = jax.random.uniform(key, (outputs, inputs + 1), minval=-bound, maxval=bound)
+    return drawn[:, :inputs], drawn[:, inputs]
 
 
 class Linear(eqx.Module):
@@ -44,9 +42,7 @@ class Linear(eqx.Module):
     bias: Float[Array, "out"]
 
     def __init__(self, key: Key, inputs: int, outputs: int, init: Init, gain: float = 1.0):
-        weight_key, bias_key = jax.random.split(key)
-        self.weight = init_weight(weight_key, (outputs, inputs), init, gain)
-        self.bias = init_bias(bias_key, outputs, inputs, init)
+        self.weight, self.bias = init_linear(key, inputs, outputs, init, gain)
 
     def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
         return x @ self.weight.T + self.bias
@@ -81,13 +77,18 @@ class GRU(eqx.Module):
     bias_hh: Float[Array, "H3"]
 
     def __init__(self, key: Key, inputs: int, hidden: int, init: Init):
-        keys = jax.random.split(key, 4)
-        # torch draws input weights, too, within 1/sqrt(H).
-        gain = (inputs / hidden) ** 0.5 if init == "torch" else 1.0
-        self.weight_ih = gain * init_weight(keys[0], (3 * hidden, inputs), init)
-        self.weight_hh = init_weight(keys[1], (3 * hidden, hidden), init)
-        self.bias_ih = init_bias(keys[2], 3 * hidden, hidden, init)
-        self.bias_hh = init_bias(keys[3], 3 * hidden, hidden, init)
+        size, bound = 3 * hidden, hidden**-0.5
+        if init == "torch":  # torch draws the input weights, too, within 1/sqrt(H)
+            drawn = jax.random.uniform(
+                key, (size, inputs + hidden + 2), minval=-bound, maxval=bound
+            )
+            self.bias_ih, self.bias_hh = drawn[:, -2], drawn[:, -1]
+        else:
+            scale = np.repeat([inputs**-0.5, bound], [inputs, hidden]).astype(np.float32)
+            drawn = scale * jax.random.normal(key, (size, inputs + hidden))
+            self.bias_ih, self.bias_hh = jnp.zeros(size), jnp.zeros(size)
+        self.weight_ih = drawn[:, :inputs]
+        self.weight_hh = drawn[:, inputs : inputs + hidden]
 
     def __call__(
         self,

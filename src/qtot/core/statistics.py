@@ -42,6 +42,7 @@ def merge(stats: RunningStats, x: Float[Array, "..."], counts: Bool[Array, "*b"]
 
 def standardise(stats: RunningStats, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """(x − mean) / deviation; features that never vary stay at zero. Before
-    anything is counted, values are left as they are."""
+    anything is counted, values are left as they are.
+    """
     variance = jnp.where(stats.n > 0, stats.m2 / jnp.maximum(stats.n, 1), 1.0)
     return (x - stats.mean) / jnp.sqrt(variance + 1e-6)

@@ -118,6 +118,7 @@ class Training:
     def _compile(self) -> RunState:
         """Build the state and every program; show how long that took and the time split."""
         began, program = time.perf_counter(), self.program
+        self.display.say("compiling ...")
         state = jax.block_until_ready(jax.jit(program.init)())
         lowered = {
             "chunk": jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)),

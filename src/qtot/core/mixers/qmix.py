@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from qtot.core.config import MixerConfig
 from qtot.core.mixers.base import MixerInputs, MixerShapes
 from qtot.core.mixers.vdn import StateValue
-from qtot.core.nn import Linear, init_bias, init_weight
+from qtot.core.nn import Linear, init_linear
 from qtot.types import Key
 
 
@@ -103,12 +103,10 @@ class QMIXNS(eqx.Module):
     bias: Float[Array, "1"]
 
     def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
-        keys = jax.random.split(key, 4)
-        n, e = shapes.n_agents, config.embed
-        self.w_1 = init_weight(keys[0], (e, n), "torch").T
-        self.b_1 = init_bias(keys[1], e, n, "torch")
-        self.w_final = init_weight(keys[2], (1, e), "torch")[0]
-        self.bias = init_bias(keys[3], 1, e, "torch")
+        keys = jax.random.split(key)
+        w_1, self.b_1 = init_linear(keys[0], shapes.n_agents, config.embed, "torch")
+        w_final, self.bias = init_linear(keys[1], config.embed, 1, "torch")
+        self.w_1, self.w_final = w_1.T, w_final[0]
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b 1"]:
         return mix(x.q_taken, self.w_1, self.b_1, self.w_final, self.bias)
