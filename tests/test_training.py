@@ -25,6 +25,14 @@ COORDINATE = {
     "replay": {"length": 4},
 }
 
+# Episodes of several steps, so that targets matter, and statistics of everything.
+EVERYTHING = small_config(
+    "probe/memory",
+    **COORDINATE,
+    scaling={"standardise_rewards": True, "normalise_obs": True, "normalise_state": True},
+    optimiser={"name": "radam"},
+)
+
 
 def arrays(tree):
     """Leaves as NumPy, keys too."""
@@ -151,13 +159,7 @@ def test_epsilon_and_learning_rate_follow_environment_steps(tmp_path):
 
 def test_a_state_taken_out_and_put_back_continues_bit_for_bit():
     """Targets, optimiser, RNG, statistics and counters are all in the state."""
-    config = small_config(
-        "probe/coordination",
-        **COORDINATE,
-        scaling={"standardise_rewards": True, "normalise_obs": True, "normalise_state": True},
-        optimiser={"name": "radam"},
-    )
-    program = Program.make(make_env(config.env), config)
+    program = Program.make(make_env(EVERYTHING.env), EVERYTHING)
     chunk = jax.jit(program.chunk)
     whole = jax.jit(program.init)()
     whole, _ = chunk(whole, jnp.int32(2_000))
@@ -177,8 +179,8 @@ def test_a_state_taken_out_and_put_back_continues_bit_for_bit():
 
 @pytest.mark.usefixtures("quick_compile")
 def test_where_a_chunk_ends_changes_nothing():
-    config = small_config("probe/coordination", **COORDINATE)
-    program = Program.make(make_env(config.env), config)
+    """A chunk begins with what the last one left: with its targets, moments and random state."""
+    program = Program.make(make_env(EVERYTHING.env), EVERYTHING)
     chunk = jax.jit(program.chunk)
     state, cut = jax.jit(program.init)(), jax.jit(program.init)()
     state, _ = chunk(state, jnp.int32(3_000))

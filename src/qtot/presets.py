@@ -38,9 +38,12 @@ FAMILY: dict[str, dict[str, Any]] = {
     "matrix": {
         "steps": 20_000,
         "log_every": 1_000,
+        # A lambda-return averages over what explorers play later, so a state that only pays when
+        # both play right looks bad: exactly what these games are about.
+        "target": {"td_lambda": 0.0},
         "replay": {"length": 4, "capacity": 2_000},
         "collect": {"envs": 8, "update_ratio": 1 / 8},
-        "exploration": {"steps": 5_000},
+        "exploration": {"steps": 10_000},
         "scaling": {"normalise_state": False},
         "evaluation": {"every": 5_000, "episodes": 32, "final_episodes": 32},
     },

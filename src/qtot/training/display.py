@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from qtot.config import TrainConfig
 from qtot.envs.spec import EnvSpec
@@ -51,17 +53,17 @@ class Display:
     def __init__(self, config: TrainConfig, *, quiet: bool):
         self.config, self.quiet = config, quiet
         self.console = Console(stderr=False, quiet=quiet, highlight=False)
-        self.live = self.console.is_terminal or self.console.is_jupyter
+        self.live = not quiet and (self.console.is_terminal or self.console.is_jupyter)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[facts]}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
             TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             console=self.console,
-            disable=quiet or not self.live,
         )
-        self._task = self._bar.add_task("train", total=config.steps, facts="")
+        self._task = self._bar.add_task("", total=config.steps)
+        self._facts = Text()
+        self._view = Live(Group(self._bar, self._facts), console=self.console)
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
@@ -107,11 +109,12 @@ class Display:
         self.say(f"compiled in {seconds:.1f} s · time split: {shares}")
 
     def __enter__(self) -> Display:
-        self._bar.start()
+        if self.live:
+            self._view.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._view.stop()
 
     def progress(self, rows: list[dict[str, Any]], wall_s: float) -> None:
         """One log: means over seeds."""
@@ -138,7 +141,8 @@ class Display:
         if self.live:
             if mean("eval/return") is not None:
                 self.say(f"{steps:>10,} steps · {facts}")
-            self._bar.update(self._task, completed=steps, facts=facts)
+            self._bar.update(self._task, completed=steps)
+            self._facts.plain = facts
         else:
             left_s = wall_s * max(self.config.steps / steps - 1, 0.0) if steps else 0.0
             self.say(f"{steps:>10,} steps · {facts} · {left_s:.0f} s left")
@@ -154,8 +158,10 @@ class Display:
             "updates": ("updates", ",.0f"),
             "wall_s": ("seconds", ".0f"),
         }
+        self._view.stop()
         columns = {k: v for k, v in columns.items() if any(r.get(k) is not None for r in result)}
-        table = Table(title=f"final greedy policy, {result[0]['eval/episodes']} episodes")
+        self.say(f"final greedy policy, {result[0]['eval/episodes']} episodes per seed")
+        table = Table()
         table.add_column("seed", justify="right")
         for title, _ in columns.values():
             table.add_column(title, justify="right")
@@ -179,7 +185,8 @@ class Display:
 def evaluation_table(rows: Sequence[dict[str, float]]) -> None:
     """What ``qtot eval`` prints: a row per seed, and the interquartile mean over seeds."""
     names = [k for k in rows[0] if k not in ("seed", "episodes", "return_std")]
-    table = Table(title=f"greedy policy, {rows[0]['episodes']} episodes per seed")
+    console, table = Console(highlight=False), Table()
+    console.print(f"greedy policy, {rows[0]['episodes']} episodes per seed")
     for name in ("seed", *names):
         table.add_column(name.replace("_", " "), justify="right")
 
@@ -198,4 +205,4 @@ def evaluation_table(rows: Sequence[dict[str, float]]) -> None:
             low, high = iqm_interval(values)
             cells.append(f"{cell(name, iqm(values))} [{cell(name, low)}, {cell(name, high)}]")
         table.add_row("IQM", *cells)
-    Console(highlight=False).print(table)
+    console.print(table)
