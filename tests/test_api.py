@@ -153,7 +153,8 @@ def test_saved_parameters_are_those_whose_evaluation_was_logged(run: Run, which:
         )
     )
     for row in run.result():
-        steps = row["env_steps" if which == "last" else "best/env_steps"] // LOG * LOG
+        steps = row["env_steps" if which == "last" else "best/env_steps"]
+        steps = STEPS if steps >= STEPS else steps // EVERY * EVERY  # names the episodes
         key = jax.random.fold_in(evaluation_key(row["seed"], steps), 0)
         for name, value in play(saved.params(row["seed"]), key).items():
             assert row[f"{prefix}/{name}"] == pytest.approx(float(value), abs=1e-5), name
@@ -392,10 +393,10 @@ def test_what_a_run_does_not_have_is_refused_with_what_it_has(run: Run, tmp_path
         ({"stpes": 4}, "unknown option of TrainConfig 'stpes'; did you mean 'steps'"),
         ({"agent": {"hiden": 4}}, "unknown option of AgentConfig 'hiden'; did you mean 'hidden'"),
         ({"agent": {"memory": "gru2"}}, "unknown agent.memory 'gru2'; did you mean 'gru'"),
-        ({"steps": 0}, "steps must be .* at least 1 .* got 0"),
+        ({"steps": 0}, "steps must be .* at least 1, got 0"),
         ({"seeds": -1}, "seeds must be .* at least 1, got -1"),
         ({"optimiser": {"lr": math.inf}}, "optimiser.lr must be a finite number .* got inf"),
-        ({"replay": {"capacity": 10**12}}, "largest --replay.capacity that fits is about"),
+        ({"replay": {"capacity": 10**9}}, "largest --replay.capacity that fits is about"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_written(
@@ -482,12 +483,12 @@ def npy(array: np.ndarray) -> bytes:
 HEAD = "online.agent.network.head.weight"
 PARAMS_DAMAGE = {
     "gone": (lambda p: p.unlink(), "no parameters at .*last.npz"),
-    "empty": (lambda p: p.write_bytes(b""), "cannot be read"),
-    "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "cannot be read"),
-    "text": (lambda p: p.write_text("hello"), "cannot be read"),
-    "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "cannot be read"),
-    "one array": (lambda p: p.write_bytes(npy(np.ones(3))), "cannot be read"),
-    "objects": (lambda p: rewritten(p, **{HEAD: np.array([{}])}), "cannot be read"),
+    "empty": (lambda p: p.write_bytes(b""), "are damaged"),
+    "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "are damaged"),
+    "text": (lambda p: p.write_text("hello"), "are damaged"),
+    "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "are damaged"),
+    "one array": (lambda p: p.write_bytes(npy(np.ones(3))), "are damaged"),
+    "objects": (lambda p: rewritten(p, **{HEAD: np.array([{}])}), "are damaged"),
     "array missing": (lambda p: rewritten(p, **{HEAD: None}), f"lacks the array '{HEAD}'"),
     "other shape": (
         lambda p: rewritten(p, **{HEAD: np.ones((5, 16), np.float32)}),
@@ -580,9 +581,11 @@ def test_damaged_metrics_and_results_are_refused(copy: Path):
     (copy / "metrics.jsonl").write_text('{"seed": 3\n{"seed": 3}\n')
     with pytest.raises(QtotError, match=r"metrics\.jsonl"):
         run.metrics()
-    (copy / "metrics.jsonl").unlink()
+    (copy / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(QtotError, match=r"metrics\.jsonl"):
         run.metrics()
+    (copy / "metrics.jsonl").unlink()
+    assert run.metrics() == []
     (copy / "result.json").write_text("[{")
     with pytest.raises(QtotError, match=r"result\.json"):
         run.result()

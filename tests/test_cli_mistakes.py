@@ -34,7 +34,7 @@ MISTAKES = {
     "train --agent.memory gur": "unknown value of --agent.memory 'gur'; did you mean 'gru'?",
     "train --mixer.hypernet-layers 3": "--mixer.hypernet-layers '3'; choose one of: 1, 2",
     "train --replay.sequences segmnets": "did you mean 'segments'?",
-    "train --steps 0": "steps must be a finite number at least 1 and at most 2147483647, got 0",
+    "train --steps 0": "steps must be a finite number at least 1, got 0",
     "train --steps -5": "got -5",
     "train --seeds -1": "seeds must be a finite number at least 1, got -1",
     "train --seeds=0": "seeds must be a finite number at least 1, got 0",

@@ -55,6 +55,10 @@ def test_the_python_tour_runs(tmp_path, monkeypatch):
     assert names["action"] in (0, 1)
 
 
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README
+
+
 def test_links_of_the_readme_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target

@@ -8,10 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Policy", "Run", "evaluate", "load", "make_env", "train"]
+__all__ = ["Policy", "QtotError", "Run", "check_env", "evaluate", "load", "make_env", "train"]
 
 if TYPE_CHECKING:
-    from qtot.api import Policy, Run, evaluate, load, make_env, train
+    from qtot.api import (
+        Policy,
+        QtotError,
+        Run,
+        check_env,
+        evaluate,
+        load,
+        make_env,
+        train,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.learner import PolicyParams
 from qtot.envs import make_env
+from qtot.envs.check import check_env
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.evaluation.policy import Memory, Policy
@@ -21,7 +22,18 @@ from qtot.store.run_folder import RunFolder, Which
 from qtot.training.ingraph import make_learner
 from qtot.training.loop import run_training
 
-__all__ = ["Memory", "Policy", "Run", "evaluate", "load", "make_env", "train", "train_config"]
+__all__ = [
+    "Memory",
+    "Policy",
+    "QtotError",
+    "Run",
+    "check_env",
+    "evaluate",
+    "load",
+    "make_env",
+    "train",
+    "train_config",
+]
 
 
 FRESH = 2**31  # evaluation indices that training does not use

@@ -21,7 +21,8 @@ from qtot.core.config import (
 from qtot.core.mixers import METHODS
 from qtot.errors import QtotError, unknown
 
-MAX_STEPS = 2**31 - 1  # env_steps is an int32 in the program
+MAX_STEPS = 2**30  # env_steps is an int32 in the program, and may overshoot by an iteration
+LARGE = 2**30  # sizes above are mistakes
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class EvalConfig:
     """Greedy episodes on held-out keys while training goes on."""
 
     every: int = 100_000
-    """environment steps between evaluations; 0 evaluates only at the end"""
+    """environment steps between evaluations (at a row of the metrics); 0 evaluates only before the
+    first step and after the last"""
     episodes: int = 64
     """episodes of each evaluation, one per parallel environment"""
     final_episodes: int = 256
-    """episodes of the evaluation of the final policy"""
+    """episodes of the evaluation of the final policy, rounded up to a multiple of the above"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def nested_replace(config: Any, changes: dict[str, Any]) -> Any:
         if key not in known:
             raise unknown(f"option of {type(config).__name__}", key, known)
         inner = is_dataclass(known[key]) and isinstance(value, dict)
-        new[key] = nested_replace(known[key], value) if inner else value
+        listed = isinstance(known[key], tuple) and isinstance(value, list)
+        new[key] = nested_replace(known[key], value) if inner else tuple(value) if listed else value
     return replace(config, **new)
 
 
@@ -103,16 +106,21 @@ def validate(config: TrainConfig) -> TrainConfig:
     Raises:
         QtotError: names the option, what was expected and what was got.
     """
+    _check_choices(config, "")
     if config.algo not in METHODS:
         raise unknown("algorithm", config.algo, METHODS)
-    _check_choices(config, "")
     for where, low, high in RANGES:
         value: Any = config
         for part in where.split("."):
             value = getattr(value, part)
         _check_range(where, value, low, high)
     for width in config.agent.encoder:
-        _check_range("agent.encoder", width, 1, math.inf)
+        _check_range("agent.encoder", width, 1, LARGE)
+    if config.seed + config.seeds > 2**31:
+        raise QtotError(
+            f"seed {config.seed} and the {config.seeds} seeds from there on pass 2**31 - 1, the "
+            "last there is; begin with a smaller one"
+        )
     target, replay = config.target, config.replay
     if target.n_step > 1 and target.td_lambda > 0:
         raise QtotError(
@@ -141,16 +149,16 @@ def validate(config: TrainConfig) -> TrainConfig:
 ABOVE_ZERO = math.ulp(0.0)
 RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 1, MAX_STEPS),
-    ("seeds", 1, math.inf),
+    ("seeds", 1, LARGE),
     ("seed", 0, 2**31 - 1),
-    ("log_every", 1, math.inf),
-    ("agent.hidden", 1, math.inf),
-    ("mixer.embed", 1, math.inf),
-    ("mixer.hypernet_embed", 1, math.inf),
+    ("log_every", 1, LARGE),
+    ("agent.hidden", 1, LARGE),
+    ("mixer.embed", 1, LARGE),
+    ("mixer.hypernet_embed", 1, LARGE),
     ("target.gamma", 0.0, 1.0),
     ("target.td_lambda", 0.0, 1.0),
-    ("target.n_step", 1, math.inf),
-    ("target.interval", 1, math.inf),
+    ("target.n_step", 1, LARGE),
+    ("target.interval", 1, LARGE),
     ("target.tau", ABOVE_ZERO, 1.0),
     ("optimiser.lr", ABOVE_ZERO, MAX_STEPS),
     ("optimiser.lr_end", 0.0, 1.0),
@@ -159,17 +167,17 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("exploration.start", 0.0, 1.0),
     ("exploration.end", 0.0, 1.0),
     ("exploration.steps", 0, MAX_STEPS),
-    ("replay.length", 1, math.inf),
+    ("replay.length", 1, LARGE),
     ("replay.capacity", 1, math.inf),
-    ("replay.batch", 1, math.inf),
-    ("replay.burn_in", 0, math.inf),
-    ("replay.warmup", 1, math.inf),
-    ("collect.envs", 1, math.inf),
+    ("replay.batch", 1, LARGE),
+    ("replay.burn_in", 0, LARGE),
+    ("replay.warmup", 1, LARGE),
+    ("collect.envs", 1, LARGE),
     ("collect.update_ratio", ABOVE_ZERO, math.inf),
     ("scaling.reward_scale", ABOVE_ZERO, MAX_STEPS),
-    ("evaluation.every", 0, math.inf),
-    ("evaluation.episodes", 1, math.inf),
-    ("evaluation.final_episodes", 1, math.inf),
+    ("evaluation.every", 0, LARGE),
+    ("evaluation.episodes", 1, LARGE),
+    ("evaluation.final_episodes", 1, LARGE),
 )
 
 
@@ -177,9 +185,10 @@ def _check_range(where: str, value: Any, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and math.isfinite(value) and low <= value <= high:
         return
-    below = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
-    above = "" if high == math.inf else f" and at most {high:.10g}"
-    raise QtotError(f"{where} must be a finite number {below}{above}, got {value!r}")
+    bound = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
+    if number and high < value < math.inf:
+        bound = f"at most {high:.10g}"
+    raise QtotError(f"{where} must be a finite number {bound}, got {value!r}")
 
 
 def _check_choices(config: Any, where: str) -> None:
@@ -187,10 +196,22 @@ def _check_choices(config: Any, where: str) -> None:
     hints = get_type_hints(type(config))
     for f in fields(config):
         value, hint, name = getattr(config, f.name), hints[f.name], f"{where}{f.name}"
-        if is_dataclass(value):
+        if isinstance(hint, type) and is_dataclass(hint):
+            if not isinstance(value, hint):
+                raise QtotError(f"{name} must be a dict of options, got {value!r}")
             _check_choices(value, f"{name}.")
-        elif get_origin(hint) is Literal and value not in get_args(hint):
-            raise unknown(f"{name}", str(value), [str(a) for a in get_args(hint)])
+        elif hint is str and not isinstance(value, str):
+            raise QtotError(f"{name} must be a string, got {value!r}")
+        elif hint == tuple[int, ...] and not (
+            isinstance(value, tuple) and all(type(v) is int for v in value)
+        ):
+            raise QtotError(f"{name} must be a tuple of whole numbers, got {value!r}")
+        elif get_origin(hint) is Literal:
+            options = get_args(hint)
+            if type(value) is not type(options[0]):
+                raise QtotError(f"{name} must be {' or '.join(map(repr, options))}, got {value!r}")
+            if value not in options:
+                raise unknown(name, str(value), [str(option) for option in options])
         elif hint is int and (not isinstance(value, int) or isinstance(value, bool)):
             raise QtotError(f"{name} must be a whole number, got {value!r}")
         elif hint is bool and not isinstance(value, bool):

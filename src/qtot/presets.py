@@ -8,7 +8,7 @@ from typing import Any
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.mixers import METHODS
 from qtot.envs import family_of
-from qtot.errors import unknown
+from qtot.errors import QtotError, unknown
 
 # Learns fast on a small machine. What pays most is the state at zero mean and unit deviation: raw
 # SMAX positions reach 32, and hypernetworks fed with them diverge.
@@ -64,6 +64,9 @@ def preset_config(env: str, algo: str = "qmix", preset: str = "default") -> Trai
     Raises:
         QtotError: unknown environment family, algorithm or preset.
     """
+    for name, value in (("env", env), ("algo", algo), ("preset", preset)):
+        if not isinstance(value, str):
+            raise QtotError(f"{name} must be a string, got {value!r}")
     family = family_of(env)
     if algo not in METHODS:
         raise unknown("algorithm", algo, METHODS)

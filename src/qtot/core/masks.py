@@ -1,7 +1,7 @@
 """Masked choices, the one place where a mask meets a value. Masks are True where legal.
 
-Where an agent has no legal action (padding only), its action is 0 and its value 0: finite, and
-never counted, because such a slot is never valid.
+Where an agent has no legal action, its action is 0 and its value 0. The environment contract
+allows that only after a true end and in padding, where neither is ever read.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class GRU(eqx.Module):
             )
             self.bias_ih, self.bias_hh = drawn[:, -2], drawn[:, -1]
         else:
-            scale = np.repeat([inputs**-0.5, bound], [inputs, hidden]).astype(np.float32)
+            scale = jnp.asarray(np.repeat([inputs**-0.5, bound], [inputs, hidden]), jnp.float32)
             drawn = scale * jax.random.normal(key, (size, inputs + hidden))
             self.bias_ih, self.bias_hh = jnp.zeros(size), jnp.zeros(size)
         self.weight_ih = drawn[:, :inputs]

@@ -40,9 +40,12 @@ def merge(stats: RunningStats, x: Float[Array, "..."], counts: Bool[Array, "*b"]
     )
 
 
+CLIP = 10.0  # a feature that has hardly ever varied would else be hundreds of deviations away
+
+
 def standardise(stats: RunningStats, x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """(x − mean) / deviation; features that never vary stay at zero. Before
+    """(x − mean) / deviation, within ±10; features that never vary stay at zero. Before
     anything is counted, values are left as they are.
     """
     variance = jnp.where(stats.n > 0, stats.m2 / jnp.maximum(stats.n, 1), 1.0)
-    return (x - stats.mean) / jnp.sqrt(variance + 1e-6)
+    return jnp.clip((x - stats.mean) / jnp.sqrt(variance + 1e-6), -CLIP, CLIP)

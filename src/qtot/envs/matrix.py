@@ -169,7 +169,7 @@ def make(task: str) -> MarkovGame:
         matrix = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
         about = "the best joint action lies beside the worst; 25 times"
         return MarkovGame(name, [matrix], ends=False, limit=25, about=about)
-    if penalty := re.fullmatch(r"penalty-(\d+(?:\.\d+)?)", task):
+    if penalty := re.fullmatch(r"penalty-(\d{1,9}(?:\.\d{1,9})?)", task):
         k = 0.0 - float(penalty[1])  # of 0, a minus sign would make -0.0
         matrix = [[k, 0, 10], [0, 2, 0], [10, 0, k]]
         about = f"two equal optima; missing each other costs {penalty[1]}; 25 times"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,15 @@ def load_params(path: Path, template: Any) -> Any:
     """
     names, leaves, structure = _named(template)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
+        data = path.read_bytes()
     except FileNotFoundError:
         raise QtotError(f"no parameters at {path}; was the run stopped before it saved?") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except OSError as error:
+        raise QtotError(f"parameters at {path} cannot be read ({error})") from None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+    except Exception as error:  # a damaged zip raises whatever its bytes happen to say
         raise QtotError(f"parameters at {path} cannot be read ({error})") from None
     for name, leaf in zip(names, leaves, strict=True):
         if name not in stored:

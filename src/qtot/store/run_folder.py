@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qtot.config import TrainConfig, nested_replace, validate
 from qtot.envs.spec import EnvSpec
@@ -23,12 +23,14 @@ from qtot.store.params import load_params, save_params
 SCHEMA = 1
 Which = Literal["last", "best"]
 
+# What did not happen since the last row (an episode, an update, an evaluation) has no key; a value
+# that is not finite is null.
 METRICS: dict[str, str] = {
     "seed": "which seed this row is about",
     "env_steps": "valid transitions taken by this seed",
     "episodes": "episodes finished by this seed",
     "updates": "learner updates done by this seed",
-    "wall_s": "seconds since training began, evaluation included, compilation excluded",
+    "wall_s": "seconds since training began, all included but compilation",
     "compile_s": "seconds spent compiling",
     "steps_per_s": "environment steps of all seeds per second since the last row, not evaluating",
     "epsilon": "exploration rate",
@@ -53,7 +55,6 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._metrics: TextIO | None = None
 
     # Writing -------------------------------------------------------------------------------
 
@@ -65,14 +66,14 @@ class RunFolder:
             QtotError: the folder holds a run already, or cannot be written.
         """
         folder = RunFolder(path)
-        if (path / "config.json").exists():
-            raise QtotError(
-                f"{path} already holds a run; choose another folder with --out, or delete it"
-            )
         try:
+            if (path / "config.json").exists():
+                raise QtotError(
+                    f"{path} already holds a run; choose another folder with --out, or delete it"
+                )
             (path / "params").mkdir(parents=True, exist_ok=True)
             write_json(path / "config.json", {"schema": SCHEMA, **facts})
-            folder._metrics = (path / "metrics.jsonl").open("w", encoding="utf-8")
+            (path / "metrics.jsonl").touch()
         except OSError as error:
             raise QtotError(
                 f"cannot write the run folder {path} ({error.strerror}); choose another with --out"
@@ -81,10 +82,10 @@ class RunFolder:
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Rows to ``metrics.jsonl``, on disk when this returns."""
-        assert self._metrics is not None
-        self._metrics.writelines(json.dumps(row) + "\n" for row in rows)
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
 
     def save(self, which: Which, seed: int, tree: Any) -> None:
         """The parameters of one seed."""
@@ -93,10 +94,8 @@ class RunFolder:
         save_params(path, tree)
 
     def close(self, result: list[dict[str, Any]]) -> None:
-        """The closing table, and no more rows."""
+        """The closing table."""
         write_json(self.path / "result.json", result)
-        if self._metrics is not None:
-            self._metrics.close()
 
     # Reading -------------------------------------------------------------------------------
 
@@ -107,7 +106,11 @@ class RunFolder:
         Raises:
             QtotError: there is none.
         """
-        if not (path / "config.json").is_file():
+        try:
+            there = (path / "config.json").is_file()
+        except OSError as error:
+            raise QtotError(f"cannot read the run folder {path} ({error.strerror})") from None
+        if not there:
             raise QtotError(f"{path} is not a run folder: it has no config.json")
         return RunFolder(path)
 
@@ -127,20 +130,35 @@ class RunFolder:
                 )
             config = nested_replace(TrainConfig(), _tuples(TrainConfig, facts["config"]))
             return validate(config), EnvSpec(**_tuples(EnvSpec, facts["env"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, QtotError):
                 raise
             raise QtotError(f"{path} is not a qtot run's configuration ({error!r})") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of ``metrics.jsonl``; a last line cut in the middle is left out."""
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        text = self._read("metrics.jsonl") or ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [self._parse("metrics.jsonl", line) for line in lines]
 
     def result(self) -> list[dict[str, Any]]:
         """The closing table, one row per seed; empty while the run goes on."""
-        path = self.path / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        text = self._read("result.json")
+        return [] if text is None else self._parse("result.json", text)
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise QtotError(f"{self.path / name} cannot be read ({error})") from None
+
+    def _parse(self, name: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise QtotError(f"{self.path / name} is damaged ({error})") from None
 
     def load(self, which: Which, seed: int, template: Any) -> Any:
         """The parameters of one seed, in the shape of ``template``."""

@@ -4,7 +4,9 @@ lines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,10 @@ class Display:
     def __init__(self, config: TrainConfig, *, quiet: bool):
         self.config, self.quiet = config, quiet
         self.console = Console(stderr=False, quiet=quiet, highlight=False)
-        self.live = not quiet and (self.console.is_terminal or self.console.is_jupyter)
+        # In a notebook rich draws through ipywidgets; without it, lines.
+        notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        terminal = self.console.is_terminal and not self.console.is_jupyter
+        self.live = not quiet and (terminal or notebook)
         self._bar = Progress(
             BarColumn(bar_width=30),
             TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
@@ -68,6 +73,10 @@ class Display:
     def say(self, text: str, style: str = "") -> None:
         """One line."""
         self.console.print(text, style=style, soft_wrap=True, markup=False)
+
+    def warn(self, text: str) -> None:
+        """One line that stands out."""
+        self.say(f"warning: {text}", "yellow")
 
     def header(
         self,
@@ -101,7 +110,7 @@ class Display:
             table.add_row(name, value)
         self.console.print(table)
         if "warning" in device:
-            self.say(f"warning: {device['warning']}", "yellow")
+            self.warn(device["warning"])
 
     def compiled(self, seconds: float, split: dict[str, float]) -> None:
         """Compilation time, and where the time of a training step goes."""
@@ -166,12 +175,15 @@ class Display:
         for title, _ in columns.values():
             table.add_column(title, justify="right")
         for row in result:
-            cells = [format(row[k], form) for k, (_, form) in columns.items()]
+            cells = [
+                "-" if row.get(k) is None else format(row[k], form)
+                for k, (_, form) in columns.items()
+            ]
             table.add_row(str(row["seed"]), *cells)
         if len(result) > 1:
             cells = []
             for k, (_, form) in columns.items():
-                values = [r[k] for r in result]
+                values = [math.nan if r.get(k) is None else r[k] for r in result]
                 low, high = iqm_interval(values)
                 plain = f"{iqm(values):{form}}"
                 span = f" [{low:{form}}, {high:{form}}]" if k.startswith("eval/") else ""

@@ -4,11 +4,9 @@ them.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,13 @@ from qtot.config import TrainConfig, validate
 from qtot.core.exploration import epsilon_at
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
-from qtot.evaluation.episodes import evaluation_key, metric_name, play_greedy, summarise
+from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
-from qtot.training.ingraph import LEARN_KEYS, Program, Progress, RunState
+from qtot.training.ingraph import Program, Progress, RunState
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
+from qtot.training.rows import means_of, number, score
 from qtot.training.timing import compile_together, parts, time_split
 
 
@@ -69,7 +68,8 @@ class Training:
     program: Program
     folder: RunFolder
     display: Display
-    wall_s: float = 0.0
+    began: float = 0.0
+    """when compilation was done"""
     compile_s: float = 0.0
     best: dict[int, dict[str, float]] = field(default_factory=dict)
     """each seed's best evaluation so far"""
@@ -77,6 +77,7 @@ class Training:
     """episodes finished so far, per seed"""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
+    warned: bool = False
     compiled: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,34 +87,29 @@ class Training:
         """Train all seeds to their last step."""
         config, evaluation = self.program.config, self.program.config.evaluation
         state = self._compile()
+        self.began = time.perf_counter()
         self._log(state, None, self._evaluate(state, 0, evaluation.episodes), 0.0)
-        every = evaluation.every or config.steps
-        steps = 0
+        every, now = evaluation.every or config.steps, 0
         with StopRequest() as stop:
-            while steps < config.steps:
+            while now < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
-                steps = min(self._steps(state), config.steps - 1)
-                before, steps = steps, (steps // config.log_every + 1) * config.log_every
-                steps = min(steps, config.steps)
+                until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = self.compiled["chunk"](state, jnp.int32(steps))
+                state, progress = self.compiled["chunk"](state, jnp.int32(until))
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
-                self.wall_s += spent
+                before, now = now, int(jnp.min(state.seeds.train.env_steps))
                 evaluated = None
-                if steps == config.steps:
-                    evaluated = self._evaluate(state, steps, evaluation.final_episodes)
-                elif steps // every > before // every:
-                    evaluated = self._evaluate(state, steps, evaluation.episodes)
+                if now >= config.steps:
+                    evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
+                elif now // every > before // every:
+                    evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
                 self._log(state, progress, evaluated, spent)
-                if stop.asked and steps < config.steps:
+                if stop.asked and now < config.steps:
                     self._save(state, "last", range(config.seeds))
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
                     raise KeyboardInterrupt
         self._close()
-
-    def _steps(self, state: RunState) -> int:
-        return int(jnp.min(state.seeds.train.env_steps))
 
     def _compile(self) -> RunState:
         """Build the state and every program; show how long that took and the time split."""
@@ -148,14 +144,13 @@ class Training:
 
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
-        began, at_once = time.perf_counter(), self.program.config.evaluation.episodes
+        at_once = self.program.config.evaluation.episodes
         parts = -(-episodes // at_once)
         played = [
             self.compiled["evaluate"](state.seeds.train, jnp.int32(steps), jnp.int32(part))
             for part in range(parts)
         ]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
-        self.wall_s += time.perf_counter() - began
         return {**means, "eval/episodes": np.full(self.program.config.seeds, parts * at_once)}
 
     def _log(
@@ -166,34 +161,44 @@ class Training:
         spent: float,
     ) -> None:
         """A row per seed to the metrics, a line to the user, parameters after an evaluation."""
-        train, config = state.seeds.train, self.program.config
-        columns: dict[str, Any] = {
-            "env_steps": train.env_steps,
-            "episodes": self.episodes,
-            "updates": train.updates,
-            "epsilon": jax.vmap(partial(epsilon_at, config.exploration))(train.env_steps),
-        }
+        train, config = jax.tree.map(np.asarray, state.seeds.train), self.program.config
         if progress is not None:
-            self.episodes = self.episodes + np.asarray(progress.collected.episodes)
-            columns |= {**means_of(progress), "episodes": self.episodes}
-            columns["steps_per_s"] = np.full(
-                config.seeds, np.sum(progress.collected.transitions) / spent
-            )
-        columns |= evaluated or {}
-        clocks = {"wall_s": round(self.wall_s, 3), "compile_s": round(self.compile_s, 3)}
-        rows = []
+            progress = Progress(*jax.tree.map(np.asarray, tuple(progress)))
+            self.episodes = self.episodes + progress.collected.episodes
+        wall_s, rows = time.perf_counter() - self.began, []
         for i in range(config.seeds):
-            values = {k: number(np.asarray(v)[i]) for k, v in columns.items()}
-            # What did not happen since the last row has no mean, and no key.
-            values = {k: v for k, v in values.items() if v is not None}
-            rows.append({"seed": config.seed + i, **values, **clocks})
+            row: dict[str, Any] = {
+                "seed": config.seed + i,
+                "env_steps": train.env_steps[i],
+                "episodes": self.episodes[i],
+                "updates": train.updates[i],
+                "epsilon": epsilon_at(config.exploration, jnp.asarray(train.env_steps[i])),
+            }
+            if progress is not None:
+                row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023
+                row["steps_per_s"] = progress.collected.transitions.sum() / spent
+            row |= {k: v[i] for k, v in (evaluated or {}).items()}
+            row |= {"wall_s": round(wall_s, 3), "compile_s": round(self.compile_s, 3)}
+            rows.append({k: number(v) for k, v in row.items()})
         self.folder.append(rows)
-        self.display.progress(rows, self.wall_s)
+        self.display.progress(rows, wall_s)
+        self._warn(rows)
         self.rows = rows
         if evaluated is not None:
             self._save(state, "last", range(config.seeds))
             better = [i for i, row in enumerate(rows) if self._is_best(row)]
             self._save(state, "best", better)
+
+    def _warn(self, rows: list[dict[str, Any]]) -> None:
+        """Say once that a run has gone wrong, or never began to learn."""
+        for row in rows:
+            lost = [k for k, v in row.items() if v is None]
+            if lost and not self.warned:
+                self.warned = True
+                self.display.warn(
+                    f"{lost[0]} of seed {row['seed']} is not finite at step {row['env_steps']:,}: "
+                    "the run has diverged; a smaller --optimiser.lr may help"
+                )
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         """By win rate where the task has one, then by return; the later of equals."""
@@ -210,6 +215,11 @@ class Training:
             self.folder.save(which, self.program.config.seed + i, PolicyParams.of(train))
 
     def _close(self) -> None:
+        if not any(row["updates"] for row in self.rows):
+            self.display.warn(
+                "no learner update was made: the steps ended before --replay.warmup was stored; "
+                "take more --steps"
+            )
         result = []
         for row in self.rows:
             best = {f"best/{k[5:]}": v for k, v in self.best[row["seed"]].items() if "eval/" in k}
@@ -217,27 +227,3 @@ class Training:
             result.append({**row, **best})
         self.folder.close(result)
         self.display.closing(result, str(self.folder.path))
-
-
-def score(row: dict[str, Any]) -> tuple[float, float]:
-    """What 'best' means: the win rate where the task has one, then the return."""
-    return row.get("eval/win_rate", 0.0), row["eval/return"]
-
-
-def number(x: Any) -> int | float | None:
-    """A JSON number, or None for a mean of nothing."""
-    value = x.item()
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def means_of(progress: Progress) -> dict[str, np.ndarray]:
-    """Means since the last log, per seed; NaN where nothing happened."""
-    collected = jax.tree.map(np.asarray, progress.collected)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        episodes, updates = collected.episodes, np.asarray(progress.updates)
-        return {
-            "train/return": collected.episode_return / episodes,
-            "train/length": collected.episode_length / episodes,
-            **{f"train/{metric_name(k)}": v / episodes for k, v in collected.info.items()},
-            **{k: np.asarray(progress.learned[k]) / updates for k in LEARN_KEYS},
-        }

@@ -31,40 +31,54 @@ def free_memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+                free = int(line.split()[1]) * 1024
+    container = Path("/sys/fs/cgroup/memory.max")  # "max" where there is no limit
+    limit = container.read_text().strip() if container.is_file() else ""
+    return min(free, int(limit)) if limit.isdigit() else free
 
 
 def check_memory(program: Program) -> dict[str, int]:
-    """Bytes of the replay and of everything else, for all seeds.
+    """Bytes of the replay, of a rollout on its way there, and of networks and environments, for
+    all seeds.
 
     Raises:
-        QtotError: they would not fit; says the largest capacity that does.
+        QtotError: they would not fit; says the largest capacity that does, or what else to shrink.
     """
-    config = program.config
-    seeds = jax.eval_shape(program.init).seeds
-    replay = nbytes(seeds.replay)
-    rest = nbytes(seeds.train) + nbytes(seeds.actors)
-    budget = int(HEADROOM * free_memory())
-    if replay + rest > budget:
-        per_sequence = replay / (program.replay.rows * program.replay.envs)
-        # Rows come one per environment, and segments need one more than they may sample.
-        fits = int((budget - rest) / per_sequence) - 2 * config.collect.envs
-        advice = (
-            f"the largest --replay.capacity that fits is about {fits}"
-            if fits >= max(config.replay.batch, config.collect.envs)
-            else "no useful --replay.capacity fits; use fewer --seeds or --collect.envs"
-        )
+    config, ring = program.config, program.replay
+    try:
+        seeds = jax.eval_shape(program.init).seeds
+    except (TypeError, OverflowError, ValueError) as error:  # shapes beyond what an index can say
         raise QtotError(
-            f"the replay of {config.replay.capacity} sequences x {config.seeds} seed(s) needs "
-            f"{replay / 2**30:.2f} GiB, but only {budget / 2**30:.2f} GiB may be used here; "
-            f"{advice}"
+            f"these sizes are beyond any machine ({error}); use a smaller --replay.capacity, "
+            "--collect.envs or --agent.hidden"
+        ) from None
+    per_row = nbytes(seeds.replay) / ring.rows
+    need = {
+        "replay": nbytes(seeds.replay),
+        "rollout": int(per_row),
+        "networks": 2 * nbytes(seeds.train),  # and their gradients
+        "environments": nbytes(seeds.actors),
+    }
+    budget, total = int(HEADROOM * free_memory()), sum(need.values())
+    if total > budget:
+        rest = total - need["replay"]
+        # Rows come one per environment, and segments need one more than they may sample.
+        fits = int((budget - rest) / per_row - 2) * ring.envs
+        if fits >= max(config.replay.batch, config.replay.warmup):
+            advice = f"the largest --replay.capacity that fits is about {fits}"
+        else:
+            advice = "use fewer --seeds or --collect.envs, or a smaller --agent.hidden"
+        parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in need.items())
+        raise QtotError(
+            f"this run needs {total / 2**30:.2f} GiB ({parts}), but only {budget / 2**30:.2f} GiB "
+            f"may be used here; {advice}"
         )
-    return {"replay": replay, "rest": rest}
+    return need
 
 
 def versions() -> dict[str, str]:
@@ -108,7 +122,7 @@ def device_facts() -> dict[str, Any]:
     }
     if device.platform == "cpu" and any(Path("/dev").glob("nvidia[0-9]*")):
         facts["warning"] = (
-            "this machine has an NVIDIA GPU, but JAX is the CPU build; "
-            "for the GPU: pip install 'qtot[cuda]'"
+            "this machine has an NVIDIA GPU, but JAX runs on the CPU; if it is the CPU build: "
+            "pip install 'qtot[cuda]'"
         )
     return facts

@@ -1,0 +1,36 @@
+"""Rows of the metrics: what they hold, and what 'best' means."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from qtot.evaluation.episodes import metric_name
+from qtot.training.ingraph import LEARN_KEYS, Progress
+
+
+def means_of(progress: Progress) -> dict[str, Any]:
+    """Means since the last log, of one seed; what did not happen has no mean, and no key."""
+    collected, means = progress.collected, {}
+    if collected.episodes:
+        means["train/return"] = collected.episode_return / collected.episodes
+        means["train/length"] = collected.episode_length / collected.episodes
+        for name, total in collected.info.items():
+            means[f"train/{metric_name(name)}"] = total / collected.episodes
+    if progress.updates:
+        means |= {key: progress.learned[key] / progress.updates for key in LEARN_KEYS}
+    return means
+
+
+def number(value: Any) -> int | float | None:
+    """A JSON number; what is not finite becomes null, which JSON has and NaN is not."""
+    value = np.asarray(value).item()
+    return value if math.isfinite(value) else None
+
+
+def score(row: dict[str, Any]) -> tuple[float, float]:
+    """What 'best' means: the win rate where the task has one, then the return."""
+    rate, mean = row.get("eval/win_rate", 0.0), row["eval/return"]
+    return (-math.inf if rate is None else rate), (-math.inf if mean is None else mean)
