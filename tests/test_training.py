@@ -269,13 +269,14 @@ def test_a_recurrent_agent_remembers_and_a_memoryless_one_cannot(tmp_path):
     for memory in ("gru", "none"):
         config = small_config(
             "probe/memory",
-            steps=20_000,
-            seeds=3,
+            "vdn",  # the mixer of QMIX is told the cue, and can make up for agents that forget it
+            steps=12_000,
+            seeds=2,
             agent={"memory": memory},
-            exploration={"start": 1.0, "end": 0.1, "steps": 10_000},
+            exploration={"start": 1.0, "end": 0.1, "steps": 6_000},
             replay={"length": 8},
         )
         run = train_config(config, tmp_path / memory, quiet=True)
         returns[memory] = sorted(row["return"] for row in qtot.evaluate(run, episodes=256))
-    assert returns["gru"][1] == 1.0, returns  # at least two seeds of three
-    assert returns["none"] == pytest.approx([0.5] * 3, abs=0.12)
+    assert returns["gru"] == [1.0, 1.0]
+    assert returns["none"] == pytest.approx([0.5, 0.5], abs=0.12)
