@@ -481,14 +481,15 @@ def npy(array: np.ndarray) -> bytes:
 
 
 HEAD = "online.agent.network.head.weight"
+UNREADABLE = r"parameters at .*last\.npz (cannot be read|are damaged)"
 PARAMS_DAMAGE = {
     "gone": (lambda p: p.unlink(), "no parameters at .*last.npz"),
-    "empty": (lambda p: p.write_bytes(b""), "are damaged"),
-    "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "are damaged"),
-    "text": (lambda p: p.write_text("hello"), "are damaged"),
-    "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "are damaged"),
-    "one array": (lambda p: p.write_bytes(npy(np.ones(3))), "are damaged"),
-    "objects": (lambda p: rewritten(p, **{HEAD: np.array([{}])}), "are damaged"),
+    "empty": (lambda p: p.write_bytes(b""), UNREADABLE),
+    "half": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), UNREADABLE),
+    "text": (lambda p: p.write_text("hello"), UNREADABLE),
+    "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), UNREADABLE),
+    "one array": (lambda p: p.write_bytes(npy(np.ones(3))), UNREADABLE),
+    "objects": (lambda p: rewritten(p, **{HEAD: np.array([{}])}), UNREADABLE),
     "array missing": (lambda p: rewritten(p, **{HEAD: None}), f"lacks the array '{HEAD}'"),
     "other shape": (
         lambda p: rewritten(p, **{HEAD: np.ones((5, 16), np.float32)}),
