@@ -94,9 +94,11 @@ def nested_replace(config: Any, changes: dict[str, Any]) -> Any:
     for key, value in changes.items():
         if key not in known:
             raise unknown(f"option of {type(config).__name__}", key, known)
-        inner = is_dataclass(known[key]) and isinstance(value, dict)
-        listed = isinstance(known[key], tuple) and isinstance(value, list)
-        new[key] = nested_replace(known[key], value) if inner else tuple(value) if listed else value
+        new[key] = value
+        if is_dataclass(known[key]) and isinstance(value, dict):
+            new[key] = nested_replace(known[key], value)
+        elif isinstance(known[key], tuple) and isinstance(value, list):
+            new[key] = tuple(value)
     return replace(config, **new)
 
 

@@ -70,7 +70,10 @@ class Smax:
         return self._env.reset(key)[1]
 
     def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
-        """One battle step. ``step_env`` folds time and defeat together; told apart here."""
+        """One battle step. ``step_env`` folds time and defeat together; told apart here. It tests
+        the limit on the counter before the step, which allows one transition more; ours is the
+        declared limit.
+        """
         by_agent = {a: actions[i] for i, a in enumerate(self.spec.agents)}
         _, state, rewards, _, _ = self._env.step_env(key, state, by_agent)
         alive = state.state.unit_alive

@@ -43,8 +43,10 @@ def load_params(path: Path, template: Any) -> Any:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
-    except Exception as error:  # a damaged zip raises whatever its bytes happen to say
-        raise QtotError(f"parameters at {path} cannot be read ({error})") from None
+    except Exception:  # a damaged zip raises whatever its bytes happen to say
+        raise QtotError(
+            f"parameters at {path} cannot be read: damaged, or no .npz of plain arrays"
+        ) from None
     for name, leaf in zip(names, leaves, strict=True):
         if name not in stored:
             raise QtotError(f"{path} lacks the array {name!r}; was it written by another version?")
