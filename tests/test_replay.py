@@ -213,7 +213,7 @@ def test_the_smallest_ring_works(kind: str):
 
 @pytest.mark.parametrize(("capacity", "length"), [(0, 4), (-1, 4), (4, 0)])
 def test_an_empty_ring_is_refused(capacity: int, length: int):
-    with pytest.raises(QtotError, match=f"at least 1, got {capacity} and {length}"):
+    with pytest.raises(QtotError, match=f"at least 1, got {capacity}, {length} and"):
         Replay.make(capacity=capacity, length=length, envs=ENVS, whole_episodes=False)
 
 
