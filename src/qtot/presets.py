@@ -54,8 +54,13 @@ FAMILY["smax"] = {"steps": 500_000}
 # grows without bound (measured: from -5 to 960 in 600k steps, with and without memory).
 FAMILY["mpe"] = {"target": {"time_limit": "end"}, "scaling": {"reward_scale": 0.1}}
 
-# EPyMARL, which published PyMARL's methods on these tasks, takes the limit for an end, too.
-PAPER_FAMILY: dict[str, dict[str, Any]] = {"mpe": {"target": {"time_limit": "end"}}}
+# What the paper's hyperparameters take for granted of an environment. EPyMARL, which published
+# PyMARL's methods on mpe/, takes the limit for an end, too; SMAC's states come normalised, SMAX's
+# do not.
+PAPER_FAMILY: dict[str, dict[str, Any]] = {
+    "mpe": {"target": {"time_limit": "end"}},
+    "smax": {"scaling": {"normalise_state": True}},
+}
 
 
 def preset_config(env: str, algo: str = "qmix", preset: str = "default") -> TrainConfig:
