@@ -26,6 +26,9 @@ class EnvSpec:
     """features of the global state, S"""
     episode_limit: int
     """the largest number of transitions in an episode"""
+    obs_shape: tuple[int, ...] = ()
+    """rows, columns and channels of an image observation, which is flattened into O features in
+    that order; empty where observations are vectors"""
     team_reward: TeamReward = "given"
     """how the team's reward is formed from the agents' own"""
     state_source: StateSource = "environment"
