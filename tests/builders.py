@@ -19,9 +19,9 @@ from qtot.core.config import (
     TargetConfig,
 )
 from qtot.core.learner import Learner
-from qtot.core.losses.td import Networks
-from qtot.core.mixers import mixer_class
-from qtot.core.mixers.base import Mixer, MixerInputs, MixerShapes
+from qtot.core.networks import Networks
+from qtot.core.methods import mixer_class
+from qtot.core.mixers.base import Mixer, MixerInputs, Shapes
 from qtot.types import Batch, SequenceStart, Slots
 
 MIXER = MixerConfig(embed=4, hypernet_embed=5)
@@ -63,7 +63,7 @@ def random_mixer(
     config: MixerConfig = MIXER,
     scale: float = 0.5,
 ) -> Mixer:
-    shapes = MixerShapes(sizes.N, sizes.A, sizes.S, sizes.H)
+    shapes = Shapes(sizes.N, sizes.A, sizes.S, sizes.H)
     return randomised(
         rng,
         jax.eval_shape(lambda key: mixer_class(algo)(key, shapes, config), jax.random.key(0)),

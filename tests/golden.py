@@ -3,56 +3,92 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qtot.core.config import (
     AgentConfig,
+    CriticConfig,
+    ExplorationConfig,
+    LossConfig,
     MixerConfig,
     OptimiserConfig,
     ScalingConfig,
     TargetConfig,
 )
 from qtot.core.learner import Learner, TrainState
-from qtot.core.losses.td import Networks
+from qtot.core.networks import Networks
 from qtot.types import Batch, SequenceStart, Slots
 
 FOLDER = Path(__file__).parent / "golden"
 
-# file: method, layers of the hypernetworks, double Q
-CASES = {
-    "iql": ("iql", 2, True),
-    "vdn": ("vdn", 2, True),
-    "qmix": ("qmix", 2, True),
-    "qmix_h1": ("qmix", 1, True),
-    "qmix_nodouble": ("qmix", 2, False),
+# Ours: PyTorch's, as regular expressions for a parameter's dotted path. Weights and biases have the
+# same names and layout. {k} is an index of the leading axis of our array.
+AGENT = {
+    r"agent\.network\.encoder\.0": "agent.fc1",
+    r"agent\.network\.memory": "agent.rnn",
+    r"agent\.network\.head": "agent.fc2",
 }
+VALUE = {r"\.value\.hidden": ".V.0", r"\.value\.out": ".V.2"}
+HYPER = VALUE | {r"\.layers\.0": ".0", r"\.layers\.1": ".2"}
+DEEP = {r"layers\.0": "0", r"layers\.1": "2", r"layers\.2": "4", r"layers\.3": "6"}
+CENTRAL = {r"critic\.agent": "central_agent", r"critic\.mix": "critic.net", "critic": "central_mixer"}
 
-# PyTorch's name of a module: ours. Weights and biases have the same names and layout.
-MODULES = {
-    "agent.fc1": lambda n: n.agent.network.encoder[0],
-    "agent.rnn": lambda n: n.agent.network.memory,
-    "agent.fc2": lambda n: n.agent.network.head,
-    "mixer.hyper_w_1": lambda n: n.mixer.hyper_w_1.layers[0],
-    "mixer.hyper_w_1.0": lambda n: n.mixer.hyper_w_1.layers[0],
-    "mixer.hyper_w_1.2": lambda n: n.mixer.hyper_w_1.layers[1],
-    "mixer.hyper_w_final": lambda n: n.mixer.hyper_w_final.layers[0],
-    "mixer.hyper_w_final.0": lambda n: n.mixer.hyper_w_final.layers[0],
-    "mixer.hyper_w_final.2": lambda n: n.mixer.hyper_w_final.layers[1],
-    "mixer.hyper_b_1": lambda n: n.mixer.hyper_b_1,
-    "mixer.V.0": lambda n: n.mixer.value.hidden,
-    "mixer.V.2": lambda n: n.mixer.value.out,
+
+class Case(NamedTuple):
+    """What a file holds."""
+
+    algo: str
+    names: dict[str, str]
+    """after those of the agents"""
+    layers: Literal[1, 2] = 2
+    """of the hypernetworks"""
+    double_q: bool = True
+
+
+WEIGHTED = HYPER | CENTRAL | DEEP
+CASES = {
+    "iql": Case("iql", {}),
+    "vdn": Case("vdn", {}),
+    "qmix": Case("qmix", HYPER),
+    "qmix_h1": Case("qmix", VALUE | {r"\.layers\.0": ""}, layers=1),
+    "qmix_nodouble": Case("qmix", HYPER, double_q=False),
+    "cw_qmix": Case("cw_qmix", WEIGHTED),
+    "ow_qmix": Case("ow_qmix", WEIGHTED),
+    "qplex": Case(
+        "qplex",
+        DEEP
+        | {
+            "hyper_w": "hyper_w_final",
+            r"\.value\.": ".V.",
+            r"kernels\.(key|agents|action)": r"si_weight.\1_extractors.{k}",
+        },
+    ),
+    "qtran": Case(
+        "qtran",
+        DEEP
+        | {
+            r"critic\.encoder": "mixer.action_encoding",
+            r"critic\.joint": "mixer.Q",
+            r"critic\.value": "mixer.V",
+        },
+    ),
+    "coma": Case(
+        "coma",
+        {rf"critic\.layers\.layers\.{i}": f"critic.fc{i + 1}" for i in range(3)},
+    ),
 }
 
 
 class Golden(NamedTuple):
     """One file."""
 
+    case: Case
     values: dict[str, np.ndarray]
     meta: dict[str, Any]
     learner: Learner
@@ -68,28 +104,47 @@ def read(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return values, json.loads(str(values.pop("meta")))
 
 
-def parameter(networks: Networks, name: str) -> jax.Array:
-    """The array that PyTorch calls ``name`` (``agent.fc1.weight``)."""
-    module, _, attribute = name.rpartition(".")
-    return getattr(MODULES[module](networks), attribute)
+def names_of(networks: Networks, case: Case) -> list[str]:
+    """PyTorch's name of each of our arrays, in the order of their leaves."""
+    names = []
+    for path, _ in jax.tree_util.tree_leaves_with_path(networks):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        for ours, theirs in (AGENT | case.names).items():
+            name = re.sub(ours, theirs, name)
+        names.append(name)
+    return names
 
 
-def parameter_names(values: dict[str, np.ndarray]) -> list[str]:
-    """PyTorch's names of everything that is trained."""
-    return [k for k in values if k.startswith(("agent.", "mixer."))]
+def read_array(values: dict[str, np.ndarray], prefix: str, name: str) -> np.ndarray:
+    """The array of that name, or its pieces stacked."""
+    if "{k}" not in name:
+        return values[prefix + name]
+    pieces = [prefix + name.format(k=k) for k in range(100)]
+    return np.stack([values[piece] for piece in pieces if piece in values])
 
 
-def with_weights(networks: Networks, values: dict[str, np.ndarray], prefix: str) -> Networks:
-    """The networks with the file's weights; every array is replaced, none twice."""
-    names = parameter_names(values)
-    assert len(names) == len(jax.tree.leaves(networks))
-    new = [jnp.asarray(values[prefix + name]) for name in names]
-    for name, array in zip(names, new, strict=True):
-        assert parameter(networks, name).shape == array.shape, name
-    return eqx.tree_at(lambda n: [parameter(n, name) for name in names], networks, new)
+def with_weights(
+    networks: Networks, case: Case, values: dict[str, np.ndarray], prefix: str
+) -> Networks:
+    """The networks with the file's weights; every array is replaced, and all of the file's used."""
+    leaves, structure = jax.tree.flatten(networks)
+    names = names_of(networks, case)
+    new = [jnp.asarray(read_array(values, prefix, name)) for name in names]
+    for name, old, array in zip(names, leaves, new, strict=True):
+        assert old.shape == array.shape, name
+    total = sum(values[k].size for k in values if is_parameter(k, prefix))
+    assert total == sum(array.size for array in new)
+    return jax.tree.unflatten(structure, new)
 
 
-def to_batch(values: dict[str, np.ndarray], hidden: int) -> Batch:
+def is_parameter(key: str, prefix: str) -> bool:
+    """Of the networks that ``prefix`` names."""
+    return key.partition(".")[0] in {
+        f"{prefix}{part}" for part in ("agent", "mixer", "critic", "central_agent", "central_mixer")
+    }
+
+
+def to_batch(values: dict[str, np.ndarray], networks: Networks) -> Batch:
     """Batch-major whole episodes → time-major slots.
 
     The files' ``filled`` also marks an episode's final observation; a slot is ``valid`` when it is
@@ -111,7 +166,7 @@ def to_batch(values: dict[str, np.ndarray], hidden: int) -> Batch:
             valid=t < jnp.asarray(values["lengths"]),
         ),
         start=SequenceStart(
-            memory=jnp.zeros((batch, n_agents, hidden)),
+            memory=networks.initial_memory(batch),
             prev_action=jnp.full((batch, n_agents), -1, jnp.int32),
         ),
     )
@@ -123,26 +178,44 @@ INPUTS = ("obs", "state", "avail", "actions", "reward", "terminated")
 def load(name: str) -> Golden:
     """A file of ``CASES`` as a learner that is about to do the same update."""
     values, meta = read(name)
-    algo, layers, double_q = CASES[name]
+    case = CASES[name]
     learner = Learner(
-        algo=algo,
+        algo=case.algo,
         n_agents=meta["N"],
         n_actions=meta["A"],
         obs_size=meta["D"],
         state_size=meta["S"],
         total_steps=1_000,
         agent=AgentConfig(encoder=(meta["H"],), hidden=meta["H"]),
-        mixer=MixerConfig(embed=meta["E"], hypernet_layers=layers, hypernet_embed=meta["HE"]),
-        target=TargetConfig(gamma=meta["gamma"], double_q=double_q),
+        mixer=MixerConfig(
+            embed=meta["E"], hypernet_layers=case.layers, hypernet_embed=meta["HE"], heads=4
+        ),
+        critic=CriticConfig(embed=CRITIC_WIDTH.get(name, meta["E"])),
+        target=TargetConfig(
+            gamma=meta["gamma"],
+            double_q=case.double_q,
+            td_lambda=meta["td_lambda"] if name == "coma" else 0.0,
+        ),
+        loss=LossConfig(
+            alpha=meta.get("w", 0.1),
+            opt=1.0,
+            nopt=meta.get("nopt_min_loss", 0.1),
+        ),
+        exploration=ExplorationConfig(start=meta.get("epsilon", 0.0), end=0.0, steps=1_000),
         optimiser=OptimiserConfig(
-            name="rmsprop", lr=meta["lr"], eps=meta["optim_eps"], clip=meta["grad_norm_clip"]
+            name="rmsprop", lr=meta["lr"], eps=meta["optim_eps"], clip=float(meta["grad_norm_clip"])
         ),
         scaling=ScalingConfig(),
     )
     shapes = jax.eval_shape(learner.init, jax.random.key(0))  # nothing is compiled
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    if name == "coma":  # its actors have no target network
+        values |= {f"target_{k}": v for k, v in values.items() if k.startswith("agent.")}
     state = state._replace(
-        online=with_weights(state.online, values, ""),
-        target=with_weights(state.target, values, "target_"),
+        online=with_weights(state.online, case, values, ""),
+        target=with_weights(state.target, case, values, "target_"),
     )
-    return Golden(values, meta, learner, state, to_batch(values, meta["H"]))
+    return Golden(case, values, meta, learner, state, to_batch(values, state.online))
+
+
+CRITIC_WIDTH = {"cw_qmix": 16, "ow_qmix": 16, "coma": 128}

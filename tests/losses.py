@@ -10,7 +10,8 @@ import numpy as np
 
 from qtot.core.agent import Agent
 from qtot.core.config import TargetConfig
-from qtot.core.losses.td import Networks, td_loss
+from qtot.core.losses.td import td_loss
+from qtot.core.networks import Networks
 from qtot.core.unroll import unroll
 from qtot.types import Batch
 

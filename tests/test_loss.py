@@ -26,9 +26,10 @@ from losses import (
 )
 from qtot.core.agent import Agent
 from qtot.core.config import AgentConfig, TargetConfig
-from qtot.core.losses.td import Networks, td_loss
-from qtot.core.mixers import METHODS, mixer_class
-from qtot.core.mixers.base import MixerShapes
+from qtot.core.losses.td import td_loss
+from qtot.core.networks import Networks
+from qtot.core.methods import METHODS, mixer_class
+from qtot.core.mixers.base import Shapes
 from qtot.types import Batch, SequenceStart, Slots
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -88,7 +89,7 @@ def readout(head: Any, n_agents: int = 1, algo: str = "vdn") -> Networks:
         (np.eye(inputs, dtype=np.float32), head),
     )
     mixer = mixer_class(algo)(
-        jax.random.key(0), MixerShapes(n_agents, actions, 1, inputs), builders.MIXER
+        jax.random.key(0), Shapes(n_agents, actions, 1, inputs), builders.MIXER
     )
     return Networks(agent, mixer)
 

@@ -117,6 +117,8 @@ def test_tasks_can_all_be_made_and_are_named():
         "penalty-100",
         "qtran",
         "qplex",
+        "random-2x3-0",
+        "random-3x4-7",
     )
     for task in matrix.tasks():
         env = make_env(f"matrix/{task}")
@@ -132,6 +134,55 @@ def test_tasks_can_all_be_made_and_are_named():
 def test_an_unknown_task_is_a_key_error(task):
     with pytest.raises(KeyError):
         matrix.make(task)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 5), (2, 3), (3, 4), (20, 2)])
+def test_a_random_game_pays_its_table_once(n: int, k: int):
+    env = matrix.make(f"random-{n}x{k}-7")
+    assert env.payoffs.shape == (1, *(k,) * n)
+    assert env.spec.n_actions == (k,) * n and env.spec.episode_limit == 1
+    best = np.unravel_index(np.argmax(env.payoffs[0]), env.payoffs[0].shape)
+    joint = np.concatenate([np.random.default_rng(0).integers(0, k, (50, n)), [best]])
+    _, result = jax.jit(jax.vmap(env.step, (None, None, 0)))(KEY, env.reset(KEY), jnp.array(joint))
+    np.testing.assert_array_equal(result.reward, [env.payoffs[(0, *u)] for u in joint])
+    assert result.reward[-1] == env.payoffs.max()
+    assert result.terminated.all() and not result.truncated.any()
+
+
+def test_a_random_game_is_fixed_by_its_name():
+    # Pinned: results on a game would not mean the same after a change of its numbers.
+    pinned = [[5.084177, 8.506347], [2.4418569, 8.427539]]
+    np.testing.assert_allclose(matrix.make("random-2x2-0").payoffs[0], pinned, rtol=1e-6)
+    games = [f"random-{form}-{game}" for form in ("2x4", "4x2") for game in (0, 1)]
+    tables = [matrix.make(game).payoffs.ravel() for game in games]
+    for game, table in zip(games, tables, strict=True):
+        np.testing.assert_array_equal(matrix.make(game).payoffs.ravel(), table)
+    assert len({x for table in tables for x in table.tolist()}) == 4 * 16
+
+
+def test_random_payoffs_are_uniform_from_0_to_10():
+    payoffs = matrix.make("random-2x200-0").payoffs
+    assert payoffs.min() >= 0 and payoffs.max() < 10
+    share = np.histogram(payoffs, bins=10, range=(0, 10))[0] / payoffs.size
+    np.testing.assert_allclose(share, 0.1, atol=0.008)  # five standard errors
+
+
+@pytest.mark.parametrize(
+    ("task", "hint"),
+    [
+        ("random", "expected random-AGENTSxACTIONS-GAME.*such as 'random-3x4-7'"),
+        ("random-2x3", "three whole numbers"),
+        ("random-2x3--1", "three whole numbers"),
+        ("random-2x3-0.5", "three whole numbers"),
+        ("random-0x3-0", "an agent or more.*got 0 agents of 3 actions"),
+        ("random-2x1-0", "2 actions or more.*got 2 agents of 1 actions"),
+        ("random-21x2-0", "at most 2\\*\\*20 joint actions; got 21 agents of 2 actions"),
+        ("random-999999999x999999999-0", "at most"),
+    ],
+)
+def test_a_random_game_that_cannot_be_says_what_was_expected(task: str, hint: str):
+    with pytest.raises(QtotError, match=hint):
+        make_env(f"matrix/{task}")
 
 
 def test_a_misspelt_task_gets_the_nearest_name():

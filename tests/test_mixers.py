@@ -17,8 +17,8 @@ import builders
 import oracle
 from builders import SIZES, Sizes, mixer_inputs, random_inputs, random_mixer
 from qtot.core.config import MixerConfig
-from qtot.core.mixers import METHODS, mixer_class
-from qtot.core.mixers.base import MixerInputs, MixerShapes
+from qtot.core.methods import METHODS, mixer_class
+from qtot.core.mixers.base import MixerInputs, Shapes
 from qtot.errors import QtotError
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -227,7 +227,7 @@ def test_a_better_own_action_is_never_worse_for_the_team_in_float32(algo: str):
 
 
 def test_initial_weights_depend_on_the_key_and_are_finite():
-    shapes = MixerShapes(2, 3, 5, 4)
+    shapes = Shapes(2, 3, 5, 4)
     config = MixerConfig(embed=4, hypernet_layers=1)
     build = jax.jit(lambda key: mixer_class("qmix")(key, shapes, config))
     one, same, other = (jax.tree.leaves(build(jax.random.key(k))) for k in (0, 0, 1))

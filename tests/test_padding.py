@@ -13,7 +13,7 @@ from builders import SIZES, agent_config, random_batch, random_networks
 from losses import LAMBDA, N_STEP, close, differentiated, forward, same_bits
 from qtot.core.config import ScalingConfig
 from qtot.core.learner import TrainState
-from qtot.core.mixers import METHODS
+from qtot.core.methods import METHODS
 from qtot.types import Batch, SequenceStart, Slots
 
 NO_MEMORY = agent_config(memory="none")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qtot.config import MAX_STEPS, RANGES, TrainConfig, nested_replace, validate
-from qtot.core.mixers import METHODS
+from qtot.core.methods import METHODS
 from qtot.envs import FAMILIES
 from qtot.errors import QtotError
 from qtot.presets import preset_config

@@ -11,14 +11,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qtot.core.config import (
     AgentConfig,
+    CriticConfig,
     ExplorationConfig,
+    LossConfig,
     MixerConfig,
     OptimiserConfig,
     ReplayConfig,
     ScalingConfig,
     TargetConfig,
 )
-from qtot.core.mixers import METHODS
+from qtot.core.methods import METHODS
 from qtot.errors import QtotError, unknown
 
 MAX_STEPS = 2**30  # env_steps is an int32 in the program, and may overshoot by an iteration
@@ -57,7 +59,7 @@ class TrainConfig:
     env: str = "smax/3m"
     """environment, family/task ('qtot envs' lists them)"""
     algo: str = "qmix"
-    """method: iql, vdn, vdn_s, qmix, qmix_lin, qmix_ns"""
+    """method: iql, vdn, vdn_s, qmix, qmix_lin, qmix_ns, qatten, qplex, cw_qmix, ow_qmix, qtran, coma"""
     preset: Literal["default", "paper"] = "default"
     """default: learns fast on a small machine; paper: PyMARL's published hyperparameters"""
     steps: int = 1_000_000
@@ -70,6 +72,8 @@ class TrainConfig:
     """environment steps between rows of metrics.jsonl"""
     agent: AgentConfig = field(default_factory=AgentConfig)
     mixer: MixerConfig = field(default_factory=MixerConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
@@ -116,8 +120,10 @@ def validate(config: TrainConfig) -> TrainConfig:
         for part in where.split("."):
             value = getattr(value, part)
         _check_range(where, value, low, high)
-    for width in config.agent.encoder:
-        _check_range("agent.encoder", width, 1, LARGE)
+    for where in ("encoder", "cnn"):
+        for width in getattr(config.agent, where):
+            _check_range(f"agent.{where}", width, 1, LARGE)
+    _check_agent(config.agent)
     if config.seed + config.seeds > 2**31:
         raise QtotError(
             f"seed {config.seed} and the {config.seeds} seeds from there on pass 2**31 - 1, the "
@@ -147,6 +153,21 @@ def validate(config: TrainConfig) -> TrainConfig:
     return config
 
 
+def _check_agent(agent: AgentConfig) -> None:
+    groups = agent.groups
+    if (agent.sharing == "groups") != bool(groups):
+        raise QtotError(
+            f"agent.sharing {agent.sharing} with agent.groups {groups or 'empty'}: name every "
+            "agent's group with sharing groups, and only there"
+        )
+    if groups and set(groups) != set(range(max(groups) + 1)):
+        raise QtotError(
+            f"agent.groups must count its groups from 0 without a gap, such as 0 0 1, got {groups}"
+        )
+    if agent.cnn and agent.module:
+        raise QtotError("agent.cnn and agent.module exclude each other; choose one")
+
+
 # option, smallest, largest; an open bound is written as the next number a float can hold
 ABOVE_ZERO = math.ulp(0.0)
 RANGES: tuple[tuple[str, float, float], ...] = (
@@ -157,6 +178,12 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("agent.hidden", 1, LARGE),
     ("mixer.embed", 1, LARGE),
     ("mixer.hypernet_embed", 1, LARGE),
+    ("mixer.heads", 1, LARGE),
+    ("critic.embed", 1, LARGE),
+    ("critic.lr", ABOVE_ZERO, MAX_STEPS),
+    ("loss.alpha", 0.0, 1.0),
+    ("loss.opt", 0.0, MAX_STEPS),
+    ("loss.nopt", 0.0, MAX_STEPS),
     ("target.gamma", 0.0, 1.0),
     ("target.td_lambda", 0.0, 1.0),
     ("target.n_step", 1, LARGE),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from qtot.config import TrainConfig, nested_replace
-from qtot.core.mixers import METHODS
+from qtot.core.methods import METHODS
 from qtot.envs import family_of
 from qtot.errors import QtotError, unknown
 

@@ -1,31 +1,53 @@
 """The agents' recurrent Q-networks (DRQN, Hausknecht & Stone 2015): each acts alone.
 
-Input order is observation, previous action, agent id, as in PyMARL.
+Input order is observation (or what a CNN or the user's module makes of it), previous action, agent
+id, as in PyMARL.
 """
 
 from __future__ import annotations
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.config import AgentConfig
+from qtot.core.eyes import CNN, OwnModule
 from qtot.core.nn import GRU, LayerNorm, Linear
+from qtot.errors import QtotError
 from qtot.types import Key
 
 
 class QNetwork(eqx.Module):
-    """Encoder → memory → Q head, for one set of parameters."""
+    """Eyes → encoder → memory → Q head, for one set of parameters."""
 
+    eyes: CNN | OwnModule | None
     encoder: tuple[Linear, ...]
     norms: tuple[LayerNorm, ...]
     memory: GRU | Linear
     head: Linear
 
-    def __init__(self, key: Key, inputs: int, n_actions: int, config: AgentConfig):
-        keys = jax.random.split(key, len(config.encoder) + 2)
-        widths = (inputs, *config.encoder)
+    def __init__(
+        self,
+        key: Key,
+        *,
+        obs_shape: tuple[int, ...],
+        others: int,
+        n_actions: int,
+        config: AgentConfig,
+    ):
+        eyes_key, *keys = jax.random.split(key, len(config.encoder) + 3)
+        self.eyes, features = None, math.prod(obs_shape)
+        if config.module:
+            self.eyes = OwnModule(eyes_key, config.module, obs_shape)
+        elif config.cnn:
+            self.eyes = CNN(eyes_key, config.cnn, obs_shape, config.init)
+        if self.eyes is not None:
+            features = self.eyes.features
+        widths = (features + others, *config.encoder)
         gain = 2.0**0.5  # ReLU halves the variance
         self.encoder = tuple(
             Linear(k, i, o, config.init, gain)
@@ -39,8 +61,13 @@ class QNetwork(eqx.Module):
         self.head = Linear(keys[-1], config.hidden, n_actions, config.init, gain=0.1)
 
     def __call__(
-        self, x: Float[Array, "T B in"], first: Bool[Array, "T B"], memory: Float[Array, "B K"]
+        self,
+        obs: Float[Array, "T B O"],
+        others: Float[Array, "T B I"],
+        first: Bool[Array, "T B"],
+        memory: Float[Array, "B K"],
     ) -> tuple[Float[Array, "T B A"], Float[Array, "T B H"], Float[Array, "B K"]]:
+        x = jnp.concatenate([obs if self.eyes is None else self.eyes(obs), others], axis=-1)
         for i, layer in enumerate(self.encoder):
             x = layer(x)
             x = jax.nn.relu(self.norms[i](x) if self.norms else x)
@@ -52,26 +79,58 @@ class QNetwork(eqx.Module):
 
 
 class Agent(eqx.Module):
-    """The Q-networks of a team of N agents, sharing all parameters or none."""
+    """The Q-networks of a team of N agents."""
 
-    network: QNetwork  # with sharing = "none" every array has a leading N
+    network: QNetwork  # unless sharing is "all", every array has a leading axis, a group each
     n_agents: int = eqx.field(static=True)
     n_actions: int = eqx.field(static=True)
     config: AgentConfig = eqx.field(static=True)
 
     def __init__(
-        self, key: Key, *, n_agents: int, obs_size: int, n_actions: int, config: AgentConfig
+        self,
+        key: Key,
+        *,
+        n_agents: int,
+        obs_size: int,
+        n_actions: int,
+        config: AgentConfig,
+        obs_shape: tuple[int, ...] = (),
     ):
         self.n_agents, self.n_actions, self.config = n_agents, n_actions, config
-        inputs = obs_size + n_actions * config.prev_action + n_agents * config.agent_id
+        others = n_actions * config.prev_action + n_agents * config.agent_id
 
         def build(key: Key) -> QNetwork:
-            return QNetwork(key, inputs, n_actions, config)
+            return QNetwork(
+                key,
+                obs_shape=obs_shape or (obs_size,),
+                others=others,
+                n_actions=n_actions,
+                config=config,
+            )
 
-        shared = config.sharing == "all"
+        groups = self.groups
         self.network = (
-            build(key) if shared else eqx.filter_vmap(build)(jax.random.split(key, n_agents))
+            build(key)
+            if groups is None
+            else eqx.filter_vmap(build)(jax.random.split(key, max(groups) + 1))
         )
+
+    @property
+    def groups(self) -> tuple[int, ...] | None:
+        """Which network each agent uses; None where all use one.
+
+        Raises:
+            QtotError: ``agent.groups`` does not name a group for each agent.
+        """
+        if self.config.sharing == "all":
+            return None
+        groups = self.config.groups if self.config.sharing == "groups" else range(self.n_agents)
+        if len(groups) != self.n_agents:
+            raise QtotError(
+                f"agent.groups names the groups of {len(groups)} agents, but the team has "
+                f"{self.n_agents}; give one number for each"
+            )
+        return tuple(groups)
 
     @property
     def memory_size(self) -> int:
@@ -94,21 +153,26 @@ class Agent(eqx.Module):
         ``first`` clears memory and previous action at its slot; ``prev_action`` -1 means none.
         """
         time, batch, n = prev_action.shape
-        inputs = [obs]
+        inputs = [jnp.zeros((time, batch, n, 0))]
         if self.config.prev_action:
             previous = jnp.where(first[..., None], -1, prev_action)
             inputs.append(jax.nn.one_hot(previous, self.n_actions))
         if self.config.agent_id:
             inputs.append(jnp.broadcast_to(jnp.eye(n), (time, batch, n, n)))
-        x = jnp.concatenate(inputs, axis=-1)
+        others = jnp.concatenate(inputs, axis=-1)
         first = jnp.broadcast_to(first[..., None], (time, batch, n))
 
-        if self.config.sharing == "none":
-            each = jax.vmap(lambda net, x, f, m: net(x, f, m), (0, 2, 2, 1), (2, 2, 1))
-            return each(self.network, x, first, memory)
+        if self.groups is not None:
+            network = self.network
+            if self.config.sharing == "groups":  # each agent's own view of its group's network
+                index = np.asarray(self.groups)
+                network = jax.tree.map(lambda x: x[index], network)
+            each = jax.vmap(lambda net, *xs: net(*xs), (0, 2, 2, 2, 1), (2, 2, 1))
+            return each(network, obs, others, first, memory)
         # Agents and batch are one axis: the shared network does not know who is who.
         q, hidden, memory = self.network(
-            x.reshape(time, batch * n, -1),
+            obs.reshape(time, batch * n, -1),
+            others.reshape(time, batch * n, -1),
             first.reshape(time, batch * n),
             memory.reshape(batch * n, -1),
         )

@@ -12,12 +12,19 @@ class AgentConfig:
 
     encoder: tuple[int, ...] = (64,)
     """widths of the ReLU layers before the memory"""
+    cnn: tuple[int, ...] = ()
+    """channels of the 3x3 convolutions that read an image observation, before those layers"""
+    module: str = ""
+    """your own network in their place, 'package.module:factory'; factory(key, obs_shape) returns an
+    Equinox module that turns one observation of that shape into a vector of features"""
     hidden: int = 64
     """recurrent width H"""
     memory: Literal["gru", "none"] = "gru"
     """gru: remembers, as DRQN does; none: a ReLU layer in its place"""
-    sharing: Literal["all", "none"] = "all"
-    """all agents use one network, or each has its own"""
+    sharing: Literal["all", "none", "groups"] = "all"
+    """all agents use one network, each has its own, or each group has one"""
+    groups: tuple[int, ...] = ()
+    """with sharing groups: the group of each agent, such as 0 0 1 1 1; counted from 0"""
     prev_action: bool = True
     """feed the agent's previous action, one-hot"""
     agent_id: bool = True
@@ -38,6 +45,33 @@ class MixerConfig:
     """layers of the hypernetworks that make the weights (ICML 2018: 1; JMLR 2020: 2)"""
     hypernet_embed: int = 64
     """hidden width of two-layer hypernetworks"""
+    heads: int = 4
+    """attention heads of qatten; kernels of qplex's advantage weights"""
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The central network that some methods train beside the agents (cw_qmix, ow_qmix, qtran,
+    coma).
+    """
+
+    embed: int = 128
+    """width of its hidden layers"""
+    lr: float = 1.0
+    """its learning rate, as a multiple of optimiser.lr"""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of terms that only some methods have."""
+
+    alpha: float = 0.1
+    """cw_qmix, ow_qmix: weight of the transitions that are not thought to matter (Rashid et al.
+    2020b, w)"""
+    opt: float = 1.0
+    """qtran: weight of the loss that ties the sum to the joint Q at the greedy joint action"""
+    nopt: float = 0.1
+    """qtran: weight of the loss that keeps the sum above the joint Q elsewhere"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +117,9 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class ExplorationConfig:
-    """Epsilon-greedy, drawn anew for every agent and environment, in environment steps."""
+    """Epsilon-greedy, drawn anew for every agent and environment, in environment steps. For coma,
+    the share of uniform choice that is mixed into the policy.
+    """
 
     start: float = 1.0
     """epsilon at the first environment step"""

@@ -30,3 +30,31 @@ def epsilon_greedy(
     k = jnp.floor(which * legal[..., -1]).astype(legal.dtype)
     random_action = jnp.argmax(legal > k[..., None], axis=-1)
     return jnp.where(coin < epsilon, random_action, masked_argmax(q, avail_actions))
+
+
+def policy(
+    logits: Float[Array, "*b N A"],
+    avail_actions: Bool[Array, "*b N A"],
+    epsilon: Float[Array, ""] | float,
+) -> Float[Array, "*b N A"]:
+    """A softmax with a share ``epsilon`` of uniform choice, both over all actions, of which the
+    legal ones are then kept and scaled to sum to 1 (COMA, Foerster et al. 2018; in this order in
+    PyMARL). No legal action is less likely than epsilon / A; zeros where none is legal.
+    """
+    mixed = (1.0 - epsilon) * jax.nn.softmax(logits, axis=-1) + epsilon / logits.shape[-1]
+    legal = jnp.where(avail_actions, mixed, 0.0)
+    total = jnp.sum(legal, axis=-1, keepdims=True)
+    return legal / jnp.where(total > 0.0, total, 1.0)
+
+
+def sample_policy(
+    key: Key,
+    logits: Float[Array, "*b N A"],
+    avail_actions: Bool[Array, "*b N A"],
+    epsilon: Float[Array, ""],
+) -> Int[Array, "*b N"]:
+    """Each agent of each environment draws its own action from its policy."""
+    cumulative = jnp.cumsum(policy(logits, avail_actions, epsilon), axis=-1)
+    # Below the total, so that rounding never picks an action beyond the last legal one.
+    u = jax.random.uniform(key, logits.shape[:-1]) * cumulative[..., -1]
+    return jnp.argmax(cumulative > u[..., None], axis=-1)

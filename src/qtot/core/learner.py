@@ -8,22 +8,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.agent import Agent
 from qtot.core.config import (
     AgentConfig,
+    CriticConfig,
+    ExplorationConfig,
+    LossConfig,
     MixerConfig,
     OptimiserConfig,
     ScalingConfig,
     TargetConfig,
 )
-from qtot.core.losses.td import Networks, td_loss
-from qtot.core.mixers import mixer_class
-from qtot.core.mixers.base import MixerShapes
-from qtot.core.optimiser import learning_rate, make_optimiser
+from qtot.core.exploration import epsilon_at, epsilon_greedy, sample_policy
+from qtot.core.losses.base import Objective
+from qtot.core.methods import critic_class, loss_function, method, mixer_class
+from qtot.core.mixers.base import Shapes
+from qtot.core.networks import Networks
+from qtot.core.optimiser import clip, learning_rate, make_optimiser
 from qtot.core.statistics import RunningStats, init_stats, merge, standardise
-from qtot.types import Batch, Key, Slots
+from qtot.types import Batch, Key, PyTree, Slots
 
 
 class Statistics(NamedTuple):
@@ -75,20 +80,37 @@ class Learner:
     target: TargetConfig
     optimiser: OptimiserConfig
     scaling: ScalingConfig
+    critic: CriticConfig = CriticConfig()
+    exploration: ExplorationConfig = ExplorationConfig()
+    loss: LossConfig = LossConfig()
+    obs_shape: tuple[int, ...] = ()
     burn_in: int = 0
 
     def networks(self, key: Key) -> Networks:
-        """Fresh agents and mixer."""
-        agent_key, mixer_key = jax.random.split(key)
+        """Fresh agents, mixer and critic, as far as the method has them."""
+        agent_key, mixer_key, critic_key = jax.random.split(key, 3)
         agent = Agent(
             agent_key,
             n_agents=self.n_agents,
             obs_size=self.obs_size,
+            obs_shape=self.obs_shape,
             n_actions=self.n_actions,
             config=self.agent,
         )
-        shapes = MixerShapes(self.n_agents, self.n_actions, self.state_size, self.agent.hidden)
-        return Networks(agent, mixer_class(self.algo)(mixer_key, shapes, self.mixer))
+        shapes = Shapes(
+            self.n_agents,
+            self.n_actions,
+            self.state_size,
+            self.agent.hidden,
+            self.obs_size,
+            self.obs_shape,
+        )
+        mixer, critic = mixer_class(self.algo), critic_class(self.algo)
+        return Networks(
+            agent,
+            None if mixer is None else mixer(mixer_key, shapes, self.mixer),
+            None if critic is None else critic(critic_key, shapes, self.critic, self.agent),
+        )
 
     def init(self, key: Key) -> TrainState:
         """Target networks begin as copies of the online ones."""
@@ -133,32 +155,64 @@ class Learner:
             obs=self.see(stats, slots.obs), state=state, reward=reward * self.scaling.reward_scale
         )
 
+    def epsilon(self, train: TrainState) -> Float[Array, ""]:
+        """Share of uniformly random actions."""
+        return epsilon_at(self.exploration, train.env_steps)
+
+    def explore(
+        self,
+        key: Key,
+        values: Float[Array, "*b N A"],
+        avail_actions: Bool[Array, "*b N A"],
+        epsilon: Float[Array, ""],
+    ) -> Int[Array, "*b N"]:
+        """Training actions: epsilon-greedy over Q-values, or drawn from the softmax of logits."""
+        choose = sample_policy if method(self.algo).on_policy else epsilon_greedy
+        return choose(key, values, avail_actions, epsilon)
+
     def update(
         self, state: TrainState, batch: Batch
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """One optimiser step on ``[T+1, B]`` sequences, and the target networks' turn.
 
         Returns:
-            The new state, and ``loss``, ``grad_norm`` (before clipping), ``q_tot``, ``target``,
-            ``td_error_abs``, ``lr``.
+            The new state, and ``loss``, ``grad_norm`` (before clipping), ``lr``, and what the
+            method's loss reports.
         """
         batch = batch._replace(slots=self.scale(state.stats, batch.slots))
+        objective = Objective(self.target, self.loss, self.burn_in, self.epsilon(state))
 
         def loss_of(online: Networks) -> tuple[Array, dict[str, Array]]:
-            return td_loss(online, state.target, batch, config=self.target, burn_in=self.burn_in)
+            return loss_function(self.algo)(online, state.target, batch, objective)
 
         (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.online)
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
+        steps, opt_state = make_optimiser(self.optimiser).update(
+            self._clip(grads), state.opt_state
+        )
         lr = learning_rate(self.optimiser, state.env_steps, self.total_steps)
-        steps, opt_state = make_optimiser(self.optimiser).update(grads, state.opt_state)
-        online = jax.tree.map(lambda p, step: p - lr * step, state.online, steps)
+        metrics["lr"] = lr
+        rates = {"critic": lr * self.critic.lr}
+
+        def move(part: str) -> PyTree:
+            rate, at, step = rates.get(part, lr), getattr(state.online, part), getattr(steps, part)
+            return jax.tree.map(lambda p, step: p - rate * step, at, step)
+
+        online = Networks(move("agent"), move("mixer"), move("critic"))
         updates = state.updates + 1
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics, "lr": lr}
         return state._replace(
             online=online,
             target=self._follow(state.target, online, updates),
             opt_state=opt_state,
             updates=updates,
         ), metrics
+
+    def _clip(self, grads: Networks) -> Networks:
+        """One norm for all that a loss trains; actors and their critic, two losses, each theirs."""
+        largest = self.optimiser.clip
+        if not method(self.algo).on_policy:
+            return clip(grads, largest)
+        return Networks(clip(grads.agent, largest), None, clip(grads.critic, largest))
 
     def _follow(self, target: Networks, online: Networks, updates: Array) -> Networks:
         """Hard: copy every ``interval`` updates. Soft: move a fraction ``tau`` every update."""

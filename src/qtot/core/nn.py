@@ -48,6 +48,23 @@ class Linear(eqx.Module):
         return x @ self.weight.T + self.bias
 
 
+class MLP(eqx.Module):
+    """Linear layers with ReLU between them, initialised as PyTorch does."""
+
+    layers: tuple[Linear, ...]
+
+    def __init__(self, key: Key, sizes: tuple[int, ...]):
+        keys = jax.random.split(key, len(sizes) - 1)
+        pairs = zip(keys, sizes[:-1], sizes[1:], strict=True)
+        self.layers = tuple(Linear(k, i, o, "torch") for k, i, o in pairs)
+
+    def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = jax.nn.relu(layer(x))
+        return last(x)
+
+
 class LayerNorm(eqx.Module):
     """Zero mean and unit deviation over the last axis, then a learned scale and shift."""
 

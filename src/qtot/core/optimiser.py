@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
 from qtot.core.config import OptimiserConfig
+
+T = TypeVar("T")
 
 SCALE_BY = {
     "adam": lambda eps: optax.scale_by_adam(eps=eps),
@@ -17,8 +22,15 @@ SCALE_BY = {
 
 
 def make_optimiser(config: OptimiserConfig) -> optax.GradientTransformation:
-    """Clip by global norm, then precondition. The caller applies ``-learning_rate``."""
-    return optax.chain(optax.clip_by_global_norm(config.clip), SCALE_BY[config.name](config.eps))
+    """Preconditions; the caller clips before it and applies ``-learning_rate`` after it."""
+    return SCALE_BY[config.name](config.eps)
+
+
+def clip(grads: T, largest: float) -> T:
+    """Scaled down to the global norm ``largest`` where it is larger."""
+    norm = optax.tree.norm(grads)
+    scale = jnp.where(norm < largest, 1.0, largest / norm)
+    return jax.tree.map(lambda g: g * scale, grads)
 
 
 def learning_rate(

@@ -10,29 +10,32 @@ from qtot.core.agent import Agent
 from qtot.types import Batch, Slots
 
 
-def scrub(slots: Slots) -> Slots:
+def scrub(batch: Batch, *, next_action: bool = False) -> Batch:
     """Zero what nobody reads, so that no garbage there (not even NaN) meets a weight.
 
     A slot is read when it is a transition, or bootstrapped from: the final observation after a
-    time limit is, the one after a true end is not.
+    time limit is, the one after a true end is not. Its action, which was chosen but never played,
+    is kept for those who bootstrap from it (``next_action``).
     """
+    slots = batch.slots
     goes_on = slots.valid & ~slots.terminated
     read = slots.valid | jnp.concatenate([jnp.zeros_like(goes_on[:1]), goes_on[:-1]])
 
     def keep(x: Array, mask: Array) -> Array:
         return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, 0)
 
-    return Slots(
+    scrubbed = Slots(
         obs=keep(slots.obs, read),
         state=keep(slots.state, read),
         avail_actions=keep(slots.avail_actions, read).astype(bool),
         alive=keep(slots.alive, read).astype(bool),
-        action=keep(slots.action, slots.valid),
+        action=keep(slots.action, read if next_action else slots.valid),
         reward=keep(slots.reward, slots.valid),
         terminated=slots.terminated & slots.valid,
         first=slots.first,
         valid=slots.valid,
     )
+    return batch._replace(slots=scrubbed)
 
 
 def previous_actions(batch: Batch) -> Int[Array, "T B N"]:
@@ -42,14 +45,15 @@ def previous_actions(batch: Batch) -> Int[Array, "T B N"]:
 
 
 def unroll(
-    agent: Agent, batch: Batch, burn_in: int = 0
+    agent: Agent, batch: Batch, burn_in: int = 0, *, after: int = 0
 ) -> tuple[Float[Array, "T B N A"], Float[Array, "T B N H"]]:
-    """Q-values and hidden states at every slot, from the memory stored with the sequence.
+    """Q-values and hidden states at every slot, from the memory stored with the sequence, where
+    it begins ``after`` that of others.
 
     The first ``burn_in`` slots only bring the memory up to date: no gradient passes through them
     (Kapturowski et al. 2019).
     """
-    slots, memory = batch.slots, batch.start.memory
+    slots, memory = batch.slots, batch.start.memory[..., after : after + agent.memory_size]
     previous = previous_actions(batch)
     if not burn_in:
         q, hidden, _ = agent.unroll(slots.obs, previous, slots.first, memory)

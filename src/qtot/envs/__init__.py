@@ -23,13 +23,36 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "matrix": Family(
-        "qtot.envs.matrix", "two_step", "payoff-matrix games of the QMIX, QTRAN and QPLEX papers"
+        "qtot.envs.matrix",
+        "two_step",
+        "payoff-matrix games of the QMIX, QTRAN and QPLEX papers, and random ones",
     ),
     "smax": Family(
         "qtot.envs.smax", "3m", "StarCraft-like battles against a heuristic enemy (JaxMARL)"
     ),
     "mpe": Family(
         "qtot.envs.mpe", "simple_spread", "multi-particle tasks, the cooperative ones (JaxMARL)"
+    ),
+    "lbf": Family("qtot.envs.lbf", "8x8-2p-2f-coop", "Level-Based Foraging (Jumanji)"),
+    "rware": Family("qtot.envs.rware", "tiny-4ag", "the multi-robot warehouse (Jumanji)"),
+    "overcooked": Family(
+        "qtot.envs.overcooked",
+        "cramped_room",
+        "two cooks serve onion soups; LAYOUT-shaped also pays the steps to a soup (JaxMARL)",
+    ),
+    "overcooked_v2": Family(
+        "qtot.envs.overcooked_v2",
+        "grounded_coord_simple",
+        "two cooks who see 2 cells far, and recipes; LAYOUT-shaped as above (JaxMARL)",
+    ),
+    "hanabi": Family(
+        "qtot.envs.hanabi", "2p", "the card game of hints, with 2 to 5 players (JaxMARL)"
+    ),
+    "riddle": Family(
+        "qtot.envs.riddle", "switch-3", "the riddle of the light switch, with N prisoners (JaxMARL)"
+    ),
+    "predator_prey": Family(
+        "qtot.envs.predator_prey", "p2", "a hunt in which catching alone is punished (DCG, WQMIX)"
     ),
     "probe": Family("qtot.envs.probes", "chain", "tiny environments with known values, for tests"),
 }

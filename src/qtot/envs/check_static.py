@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ def spec_problems(spec: EnvSpec) -> Iterator[Problem]:
     for field in ("state_size", "episode_limit"):
         if (size := getattr(spec, field)) < 1:
             yield wrong(f"spec.{field}", "1 or more", f"{size}", "say how large it is")
+    pixels = math.prod(spec.obs_shape)
+    if spec.obs_shape and any(size != pixels for size in spec.obs_sizes):
+        expected = "rows, columns and channels whose product is every agent's entry in obs_sizes"
+        got = f"{spec.obs_shape}, {pixels} in all, beside {spec.obs_sizes}"
+        remedy = "flatten the whole image into the observation; () where it is no image"
+        yield wrong("spec.obs_shape", expected, got, remedy)
     choices = {"team_reward": TeamReward, "state_source": StateSource, "masks": MaskSource}
     for field, literal in choices.items():
         if (value := getattr(spec, field)) not in get_args(literal):

@@ -1,4 +1,4 @@
-"""The payoff-matrix games of the QMIX, QTRAN and QPLEX papers, as small Markov games.
+"""Payoff-matrix games, those of the QMIX, QTRAN and QPLEX papers and random ones, as Markov games.
 
     two_step       state 1: agent 0 chooses 2A or 2B, unpaid. 2A pays 7 whatever is played; 2B
                    pays [[0, 1], [1, 8]]; then the game ends. Best return 8 (Rashid et al. 2018).
@@ -8,13 +8,17 @@
                    Papoudakis et al. 2021).
     qtran          [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]], once. Best 8 (Son et al. 2019).
     qplex          [[8, -12, -12], [-12, 6, 0], [-12, 0, 6]], once. Best 8 (Wang et al. 2021).
+    random-NxK-G   N agents, K actions each, once: payoffs uniform in [0, 10), drawn by NumPy's
+                   generator seeded with (N, K, G). The name fixes the game, a run's seed does
+                   not. ``make(task).payoffs.max()`` is the best return.
 
-The state says, one-hot, which matrix is played, and both agents observe it. A game played once
+The state says, one-hot, which matrix is played, and all agents observe it. A game played once
 ends truly; one played 25 times is stopped by the time limit, so its last value is bootstrapped.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -25,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from qtot.envs.spec import EnvSpec, TeamReward
+from qtot.errors import QtotError
 from qtot.types import Key, Observation, StepResult
 
 
@@ -145,8 +150,9 @@ class MarkovGame:
 
 
 def tasks() -> tuple[str, ...]:
-    """The tasks of the family; ``penalty-K`` also takes any other K."""
-    return ("two_step", "climbing", *(f"penalty-{k}" for k in (0, 25, 50, 75, 100)), *_ONCE)
+    """The tasks of the family; ``penalty-K`` and ``random-NxK-G`` also take other numbers."""
+    penalties = (f"penalty-{k}" for k in (0, 25, 50, 75, 100))
+    return ("two_step", "climbing", *penalties, *_ONCE, "random-2x3-0", "random-3x4-7")
 
 
 def make(task: str) -> MarkovGame:
@@ -154,8 +160,11 @@ def make(task: str) -> MarkovGame:
 
     Raises:
         KeyError: no such task.
+        QtotError: a random game that is misspelt, or too small or large to be played.
     """
     name = f"matrix/{task}"
+    if task.startswith("random"):
+        return _random(name, task)
     if task == "two_step":
         return MarkovGame(
             name,
@@ -178,6 +187,25 @@ def make(task: str) -> MarkovGame:
     return MarkovGame(name, [matrix], about=about)
 
 
+def _random(name: str, task: str) -> MarkovGame:
+    numbers = re.fullmatch(r"random-(\d{1,9})x(\d{1,9})-(\d{1,18})", task)
+    if numbers is None:
+        raise QtotError(
+            f"{name}: expected random-AGENTSxACTIONS-GAME, three whole numbers, "
+            "such as 'random-3x4-7'"
+        )
+    n, k, game = map(int, numbers.groups())
+    if n < 1 or k < 2 or n * math.log2(k) > _LARGEST:
+        raise QtotError(
+            f"{name}: expected an agent or more, 2 actions or more, and at most "
+            f"2**{_LARGEST} joint actions; got {n} agents of {k} actions"
+        )
+    payoffs = 10 * np.random.default_rng((n, k, game)).random((1, *(k,) * n), np.float32)
+    about = f"random payoffs, game {game}; the best is {payoffs.max():.4g}; once"
+    return MarkovGame(name, payoffs, about=about)
+
+
+_LARGEST = 20  # 2**20 payoffs fill 4 MiB
 _ONCE = {
     "qtran": (
         [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]],

@@ -12,7 +12,7 @@ import functools
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from qtot.envs.jaxmarl import jaxmarl_module
+from qtot.envs.jaxmarl import all_legal, by_agent, jaxmarl_module
 from qtot.envs.spec import EnvSpec
 from qtot.types import Key, Observation, PyTree, StepResult
 
@@ -46,8 +46,7 @@ class Mpe:
             masks="all legal",
             about=about,
         )
-        counts = jnp.asarray(self.spec.n_actions)[:, None]
-        self._legal = jnp.arange(self.spec.max_actions) < counts
+        self._legal = all_legal(self.spec.n_actions)
 
     def reset(self, key: Key) -> PyTree:
         """Particles and landmarks at random places."""
@@ -55,8 +54,8 @@ class Mpe:
 
     def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
         """One step of the physics."""
-        by_agent = {a: actions[i] for i, a in enumerate(self.spec.agents)}
-        _, after, rewards, dones, _ = self._env.step_env(key, state, by_agent)
+        played = by_agent(self.spec.agents, actions)
+        _, after, rewards, dones, _ = self._env.step_env(key, state, played)
         return after, StepResult(
             reward=sum((rewards[a] for a in self.spec.agents), jnp.zeros(())),
             terminated=jnp.zeros((), bool),
@@ -72,7 +71,7 @@ class Mpe:
         return Observation(
             obs=jnp.stack([jnp.pad(x, (0, width - x.shape[0])) for x in parts]),
             state=jnp.concatenate(parts),
-            avail_actions=self._legal,
+            avail_actions=jnp.asarray(self._legal),
             alive=jnp.ones(self.spec.n_agents, bool),
         )
 

@@ -11,7 +11,7 @@ import functools
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from qtot.envs.jaxmarl import jaxmarl_module
+from qtot.envs.jaxmarl import by_agent, jaxmarl_module, stacked
 from qtot.envs.spec import EnvSpec
 from qtot.types import Key, Observation, PyTree, StepResult
 
@@ -62,9 +62,6 @@ class Smax:
             about=f"{self._allies} allies against {self._env.num_enemies} enemies",
         )
 
-    def _stack(self, per_agent: dict[str, Array]) -> Array:
-        return jnp.stack([per_agent[a] for a in self.spec.agents])
-
     def reset(self, key: Key) -> PyTree:
         """Both teams at their places."""
         return self._env.reset(key)[1]
@@ -74,8 +71,8 @@ class Smax:
         the limit on the counter before the step, which allows one transition more; ours is the
         declared limit.
         """
-        by_agent = {a: actions[i] for i, a in enumerate(self.spec.agents)}
-        _, state, rewards, _, _ = self._env.step_env(key, state, by_agent)
+        played = by_agent(self.spec.agents, actions)
+        _, state, rewards, _, _ = self._env.step_env(key, state, played)
         alive = state.state.unit_alive
         allies, enemies = alive[: self._allies].any(), alive[self._allies :].any()
         terminated = ~(allies & enemies)
@@ -88,10 +85,11 @@ class Smax:
 
     def observe(self, state: PyTree) -> Observation:
         """Observations, world state and masks (the package's uint8 made bool)."""
+        agents, masks = self.spec.agents, self._env.get_avail_actions(state)
         return Observation(
-            obs=self._stack(self._env.get_obs(state)),
+            obs=stacked(agents, self._env.get_obs(state)),
             state=self._env.get_world_state(state),
-            avail_actions=self._stack(self._env.get_avail_actions(state)).astype(bool),
+            avail_actions=stacked(agents, masks).astype(bool),
             alive=state.state.unit_alive[: self._allies],
         )
 

@@ -35,6 +35,7 @@ class Policy:
         self.name = name
         self.index = spec.agents.index(name)
         self.obs_size = spec.obs_sizes[self.index]
+        self.obs_shape = spec.obs_shape
         self.n_actions = spec.n_actions[self.index]
         self._memory_size = agent.memory_size
         n, o = spec.n_agents, spec.obs_size
@@ -65,9 +66,13 @@ class Policy:
             QtotError: ``obs`` has another shape than in training.
         """
         obs = np.asarray(obs, np.float32)
+        if obs.shape == self.obs_shape:
+            obs = obs.reshape(-1)
         if obs.shape != (self.obs_size,):
+            image = f" or {self.obs_shape}" if self.obs_shape else ""
             raise QtotError(
-                f"{self.name} expects an observation of shape ({self.obs_size},), got {obs.shape}"
+                f"{self.name} expects an observation of shape ({self.obs_size},){image}, "
+                f"got {obs.shape}"
             )
         q, hidden = self._q_values(obs, memory.prev_action, memory.hidden)
         return np.asarray(q), hidden
@@ -84,7 +89,7 @@ class Policy:
         """The greedy legal action, or with probability ``epsilon`` a random legal one.
 
         Args:
-            obs: this agent's own observation, ``[obs_size]``, not padded.
+            obs: this agent's own observation, ``[obs_size]``, not padded; an image as it is.
             avail_actions: True where legal, ``[n_actions]``; None when all are.
             memory: from ``reset`` or the last ``act``.
             epsilon: share of random actions.

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from qtot.core.agent import Agent
-from qtot.core.exploration import epsilon_greedy
 from qtot.core.learner import Learner, Statistics
+from qtot.core.networks import Networks
 from qtot.envs.base import JaxEnv
 from qtot.envs.stream import Stream, advance, open_stream, see
-from qtot.types import Key, SequenceStart, Slots
+from qtot.types import Key, Observation, SequenceStart, Slots
 
 
 class Actors(NamedTuple):
@@ -44,11 +43,12 @@ class Collector(NamedTuple):
     """slots per collection: T for segments, episode limit + 1 for whole episodes"""
     whole_episodes: bool
 
-    def init(self, key: Key, agent: Agent) -> Actors:
+    def init(self, key: Key, networks: Networks) -> Actors:
         """Fresh episodes, empty memories."""
+        agent = networks.agent
         return Actors(
             stream=open_stream(self.env, key, self.envs),
-            memory=agent.initial_memory(self.envs),
+            memory=networks.initial_memory(self.envs),
             prev_action=jnp.full((self.envs, agent.n_agents), -1, action_dtype(agent.n_actions)),
         )
 
@@ -56,27 +56,19 @@ class Collector(NamedTuple):
         self,
         key: Key,
         actors: Actors,
-        agent: Agent,
+        networks: Networks,
         stats: Statistics,
         epsilon: Float[Array, ""],
     ) -> tuple[Actors, Slots, SequenceStart, Tally]:
         """Act for ``slots`` slots; returns them ``[slots, E, ...]`` with what preceded them."""
         reset_key, act_key, env_key = jax.random.split(key, 3)
         if self.whole_episodes:
-            actors = self.init(reset_key, agent)
+            actors = self.init(reset_key, networks)
         start = SequenceStart(actors.memory, actors.prev_action)
 
         def slot(actors: Actors, keys: Key) -> tuple[Actors, tuple[Slots, Tally]]:
             stream = actors.stream
-            seen = see(self.env, stream)
-            q, _, memory = agent.unroll(
-                self.learner.see(stats, seen.obs)[None],
-                actors.prev_action[None],
-                stream.first[None],
-                actors.memory,
-            )
-            action = epsilon_greedy(keys[0], q[0], seen.avail_actions, epsilon)
-            action = action.astype(actors.prev_action.dtype)
+            seen, action, memory = self.act(keys[0], actors, networks, stats, epsilon)
             after, outcome = advance(
                 self.env, keys[1], stream, action, restart=not self.whole_episodes
             )
@@ -104,6 +96,47 @@ class Collector(NamedTuple):
             slot, actors, jnp.stack([act_keys, env_keys], axis=1)
         )
         return actors, slots, start, jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies)
+
+    def act(
+        self,
+        key: Key,
+        actors: Actors,
+        networks: Networks,
+        stats: Statistics,
+        epsilon: Float[Array, ""],
+    ) -> tuple[Observation, Int[Array, "E N"], Float[Array, "E N K"]]:
+        """What is seen at this slot, what is chosen, and what is remembered after it."""
+        seen = see(self.env, actors.stream)
+        values, memory = networks.step(
+            self.learner.see(stats, seen.obs),
+            actors.prev_action,
+            actors.stream.first,
+            actors.memory,
+        )
+        action = self.learner.explore(key, values, seen.avail_actions, epsilon)
+        return seen, action.astype(actors.prev_action.dtype), memory
+
+    def peek(
+        self,
+        key: Key,
+        actors: Actors,
+        networks: Networks,
+        stats: Statistics,
+        epsilon: Float[Array, ""],
+    ) -> Slots:
+        """The slot that comes next, ``[1, E, ...]``, without playing it: it is bootstrapped from."""
+        stream = actors.stream
+        seen, action, _ = self.act(key, actors, networks, stats, epsilon)
+        none = jnp.zeros(self.envs)
+        slot = Slots(
+            *seen,
+            action=action,
+            reward=none,
+            terminated=none > 0,
+            first=stream.first,
+            valid=~(stream.final | stream.over),
+        )
+        return jax.tree.map(lambda x: x[None], slot)
 
 
 def action_dtype(n_actions: int) -> jnp.dtype:

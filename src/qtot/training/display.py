@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtot.config import TrainConfig
+from qtot.core.replay import Replay
 from qtot.envs.spec import EnvSpec
 from qtot.evaluation.statistics import iqm, iqm_interval
 
@@ -85,7 +86,7 @@ class Display:
         device: dict[str, Any],
         parameters: dict[str, int],
         memory: dict[str, int],
-        replay: str,
+        ring: Replay | None,
         out: str,
     ) -> None:
         """Device, environment facts, sizes: all known before anything is allocated."""
@@ -99,11 +100,9 @@ class Display:
             **spec_lines(spec),
             "method": f"{config.algo} · preset {config.preset} · "
             + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
-            "parameters": f"agents {parameters['agent']:,} · mixer {parameters['mixer']:,}",
-            "replay": f"{replay} · {human_bytes(memory['replay'])}"
-            + (f" for {config.seeds} seeds" if config.seeds > 1 else ""),
-            "steps": f"{config.steps:,} per seed · {config.collect.update_ratio:.4g} updates per "
-            f"{config.collect.update_unit} · batch {config.replay.batch}",
+            "parameters": " · ".join(f"{name} {n:,}" for name, n in parameters.items()),
+            "data": self._data(ring, memory),
+            "steps": f"{config.steps:,} per seed",
             "run folder": out,
         }
         for name, value in rows.items():
@@ -111,6 +110,19 @@ class Display:
         self.console.print(table)
         if "warning" in device:
             self.warn(device["warning"])
+
+    def _data(self, ring: Replay | None, memory: dict[str, int]) -> str:
+        """What is learned from, and how often."""
+        config, many = self.config, self.config.seeds > 1
+        sequences, envs = config.replay.sequences, config.collect.envs
+        if ring is None:
+            return f"on-policy: one update per rollout of {envs} {sequences}, no replay"
+        return (
+            f"replay of {ring.rows * ring.envs:,} {sequences} of {ring.stride} slots · "
+            f"{human_bytes(memory['replay'])}{f' for {config.seeds} seeds' * many} · "
+            f"{config.collect.update_ratio:.4g} updates per {config.collect.update_unit} · "
+            f"batch {config.replay.batch}"
+        )
 
     def compiled(self, seconds: float, split: dict[str, float]) -> None:
         """Compilation time, and where the time of a training step goes."""

@@ -9,15 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from qtot.config import TrainConfig
-from qtot.core.exploration import epsilon_at
 from qtot.core.learner import Learner, TrainState
+from qtot.core.methods import method
 from qtot.core.replay import Replay, ReplayState
 from qtot.envs.base import JaxEnv
 from qtot.envs.spec import EnvSpec
 from qtot.training.collect import Actors, Collector, Tally
 from qtot.types import Batch, Key, SequenceStart, Slots
-
-LEARN_KEYS = ("loss", "grad_norm", "q_tot", "target", "td_error_abs", "lr")
 
 
 class SeedState(NamedTuple):
@@ -25,7 +23,8 @@ class SeedState(NamedTuple):
 
     train: TrainState
     actors: Actors
-    replay: ReplayState
+    replay: ReplayState | None
+    """None where each rollout is learned from once"""
     credit: Float[Array, ""]
     """learner updates earned and not yet done"""
     key: Key
@@ -65,6 +64,7 @@ def make_learner(spec: EnvSpec, config: TrainConfig) -> Learner:
         n_agents=spec.n_agents,
         n_actions=spec.max_actions,
         obs_size=spec.obs_size,
+        obs_shape=spec.obs_shape,
         state_size=spec.state_size,
         total_steps=config.steps,
         agent=config.agent,
@@ -72,6 +72,9 @@ def make_learner(spec: EnvSpec, config: TrainConfig) -> Learner:
         target=config.target,
         optimiser=config.optimiser,
         scaling=config.scaling,
+        critic=config.critic,
+        exploration=config.exploration,
+        loss=config.loss,
         burn_in=config.replay.burn_in,
     )
 
@@ -82,7 +85,7 @@ class Program(NamedTuple):
     config: TrainConfig
     learner: Learner
     collector: Collector
-    replay: Replay
+    replay: Replay | None
 
     @staticmethod
     def make(env: JaxEnv, config: TrainConfig) -> Program:
@@ -92,15 +95,25 @@ class Program(NamedTuple):
         length = spec.episode_limit if whole else replay.length
         envs = config.collect.envs
         learner = make_learner(spec, config)
+        collector = Collector(env, learner, envs, length + whole, whole)
+        if method(config.algo).on_policy:
+            return Program(config, learner, collector, None)
         ring = Replay.make(capacity=replay.capacity, length=length, envs=envs, whole_episodes=whole)
-        return Program(config, learner, Collector(env, learner, envs, ring.stride, whole), ring)
+        return Program(config, learner, collector, ring)
+
+    @property
+    def axes(self) -> SeedState:
+        """Where each part of a seed's state has its leading axis."""
+        return SEED_AXES if self.replay is not None else SEED_AXES._replace(replay=None)
 
     def init_seed(self, seed: Int[Array, ""]) -> SeedState:
         """The state of one seed before its first step."""
         key = jax.random.key(seed)
         net_key, env_key, run_key = jax.random.split(key, 3)
         train = self.learner.init(net_key)
-        actors = self.collector.init(env_key, train.online.agent)
+        actors = self.collector.init(env_key, train.online)
+        if self.replay is None:
+            return SeedState(train, actors, None, jnp.zeros(()), run_key)
         slot, start = jax.eval_shape(
             lambda: self.collect(run_key, actors, train, jnp.zeros(()))[1:3]
         )
@@ -112,7 +125,7 @@ class Program(NamedTuple):
     def init(self) -> RunState:
         """All seeds: ``seed, seed + 1, ...``."""
         seeds = self.config.seed + jnp.arange(self.config.seeds)
-        states = jax.vmap(self.init_seed, out_axes=SEED_AXES)(seeds)
+        states = jax.vmap(self.init_seed, out_axes=self.axes)(seeds)
         return RunState(states, jnp.zeros((), jnp.int32))
 
     def collect(
@@ -120,7 +133,7 @@ class Program(NamedTuple):
     ) -> tuple[Actors, Slots, SequenceStart, Tally]:
         """One rollout, as the replay stores it."""
         actors, slots, start, tally = self.collector.collect(
-            key, actors, train.online.agent, train.stats, epsilon
+            key, actors, train.online, train.stats, epsilon
         )
         if self.collector.whole_episodes:  # memory is zero there: store nothing
             start = start._replace(memory=start.memory[..., :0])
@@ -128,57 +141,110 @@ class Program(NamedTuple):
 
     def sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
         """Sequences to learn from; whole episodes start from an empty memory."""
+        assert self.replay is not None
         batch = self.replay.sample(replay, key, self.config.replay.batch)
         if self.collector.whole_episodes:
-            memory = train.online.agent.initial_memory(self.config.replay.batch)
+            memory = train.online.initial_memory(self.config.replay.batch)
             batch = batch._replace(start=batch.start._replace(memory=memory))
         return batch
 
+    def rollout_batch(
+        self, key: Key, after: Actors, train: TrainState, slots: Slots, start: SequenceStart
+    ) -> Batch:
+        """A rollout as it is, to be learned from once; a piece of a stream gets its slot T."""
+        if self.collector.whole_episodes:
+            memory = train.online.initial_memory(self.collector.envs)
+            return Batch(slots, start._replace(memory=memory))
+        key, epsilon = jax.random.fold_in(key, 1), self.learner.epsilon(train)
+        last = self.collector.peek(key, after, train.online, train.stats, epsilon)
+        return Batch(jax.tree.map(lambda x, y: jnp.concatenate([x, y]), slots, last), start)
+
     def iterate(self, state: SeedState, iteration: Int[Array, ""]) -> tuple[SeedState, Progress]:
         """Collect once, then learn as often as the experience has earned."""
-        config, train = self.config, state.train
         collect_key, learn_key = jax.random.split(state.key)
+        collect_key = jax.random.fold_in(collect_key, iteration)
 
         # A seed that has taken all its steps stands still while slower ones finish.
-        active = train.env_steps < config.steps
-        epsilon = epsilon_at(config.exploration, train.env_steps)
+        active = state.train.env_steps < self.config.steps
         actors, slots, start, tally = self.collect(
-            jax.random.fold_in(collect_key, iteration), state.actors, train, epsilon
+            collect_key, state.actors, state.train, self.learner.epsilon(state.train)
         )
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
+        state = state._replace(actors=actors)
+        if state.replay is None:
+            return self._learn_once(state, collect_key, slots, start, tally, active)
+        return self._learn_from_replay(state, learn_key, slots, start, tally, active)
+
+    def _count(self, train: TrainState, slots: Slots, tally: Tally, active: Array) -> TrainState:
+        """The steps taken, and what was seen in them."""
         stats = jax.tree.map(
             lambda new, old: jnp.where(active, new, old),
             self.learner.observe(train.stats, slots),
             train.stats,
         )
-        train = train._replace(
-            env_steps=train.env_steps + tally.transitions.astype(jnp.int32), stats=stats
-        )
-        replay = self.replay.add(state.replay, slots, start)
+        steps = train.env_steps + tally.transitions.astype(jnp.int32)
+        return train._replace(env_steps=steps, stats=stats)
 
+    def _learn_once(
+        self,
+        state: SeedState,
+        key: Key,
+        slots: Slots,
+        start: SequenceStart,
+        tally: Tally,
+        active: Array,
+    ) -> tuple[SeedState, Progress]:
+        """One update on the rollout, by the very policy that played it: counters and running
+        moments move on only afterwards.
+        """
+        train = state.train
+        batch = self.rollout_batch(key, state.actors, train, slots, start)
+        learned, metrics = self.learner.update(train, batch)
+        train = jax.tree.map(lambda new, old: jnp.where(active, new, old), learned, train)
+        metrics = {k: jnp.where(active, v, 0.0) for k, v in metrics.items()}
+        train = self._count(train, slots, tally, active)
+        return state._replace(train=train), Progress(tally, metrics, active.astype(jnp.float32))
+
+    def _learn_from_replay(
+        self,
+        state: SeedState,
+        key: Key,
+        slots: Slots,
+        start: SequenceStart,
+        tally: Tally,
+        active: Array,
+    ) -> tuple[SeedState, Progress]:
+        """Store the rollout, then spend the credit that it earns."""
+        assert self.replay is not None
+        assert state.replay is not None
+        config = self.config
+        train = self._count(state.train, slots, tally, active)
+        replay = self.replay.add(state.replay, slots, start)
         ready = self.replay.stored(replay) * self.collector.envs >= config.replay.warmup
         unit = tally.transitions if config.collect.update_unit == "step" else tally.episodes
         credit = state.credit + jnp.where(ready, unit * config.collect.update_ratio, 0.0)
-        train, credit, learned, updates = self._learn(train, replay, learn_key, credit)
-        return SeedState(train, actors, replay, credit, state.key), Progress(
-            tally, learned, updates
-        )
+        train, credit, learned, updates = self._spend(train, replay, key, credit)
+        state = state._replace(train=train, replay=replay, credit=credit)
+        return state, Progress(tally, learned, updates)
 
-    def _learn(
+    def _spend(
         self, train: TrainState, replay: ReplayState, key: Key, credit: Float[Array, ""]
     ) -> tuple[TrainState, Array, dict[str, Array], Array]:
         """Spend the credit. The replay is only read, so under vmap a seed that has spent its
         credit waits without a copy of it.
         """
 
+        def update(train: TrainState) -> tuple[TrainState, dict[str, Array]]:
+            batch = self.sample(replay, jax.random.fold_in(key, train.updates), train)
+            return self.learner.update(train, batch)
+
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             train, credit, sums = carry
-            batch = self.sample(replay, jax.random.fold_in(key, train.updates), train)
-            train, metrics = self.learner.update(train, batch)
-            return train, credit - 1.0, {k: sums[k] + metrics[k] for k in LEARN_KEYS}
+            train, metrics = update(train)
+            return train, credit - 1.0, jax.tree.map(jnp.add, sums, metrics)
 
         before = train.updates
-        zeros = {k: jnp.zeros(()) for k in LEARN_KEYS}
+        zeros = {k: jnp.zeros(()) for k in jax.eval_shape(update, train)[1]}
         train, credit, sums = jax.lax.while_loop(
             lambda carry: carry[1] >= 1.0, body, (train, credit, zeros)
         )
@@ -186,7 +252,7 @@ class Program(NamedTuple):
 
     def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
         """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
-        step = jax.vmap(self.iterate, in_axes=(SEED_AXES, None), out_axes=(SEED_AXES, 0))
+        step = jax.vmap(self.iterate, in_axes=(self.axes, None), out_axes=(self.axes, 0))
         sums = jax.eval_shape(lambda s: step(s.seeds, s.iteration)[1], state)
         sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 

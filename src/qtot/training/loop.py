@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array
 
 from qtot.config import TrainConfig, validate
-from qtot.core.exploration import epsilon_at
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
@@ -27,6 +26,9 @@ from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.rows import means_of, number, score
 from qtot.training.timing import compile_together, parts, time_split
+
+
+PARTS = ("agent", "mixer", "critic")
 
 
 def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunFolder:
@@ -49,12 +51,15 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
     }
     folder = RunFolder.create(out, facts)
     online = jax.eval_shape(program.init).seeds.train.online
-    parameters = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in ("agent", "mixer")}
-    ring = program.replay
-    replay = f"{ring.rows * ring.envs:,} {config.replay.sequences} of {ring.stride} slots"
+    sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet)
     display.header(
-        spec, device=device, parameters=parameters, memory=memory, replay=replay, out=str(out)
+        spec,
+        device=device,
+        parameters={k: size for k, size in sizes.items() if getattr(online, k) is not None},
+        memory=memory,
+        ring=program.replay,
+        out=str(out),
     )
     with display:
         Training(program, folder, display).run()
@@ -172,7 +177,7 @@ class Training:
                 "env_steps": train.env_steps[i],
                 "episodes": self.episodes[i],
                 "updates": train.updates[i],
-                "epsilon": epsilon_at(config.exploration, jnp.asarray(train.env_steps[i])),
+                "epsilon": self.program.learner.epsilon(jax.tree.map(lambda x: x[i], train)),  # noqa: B023
             }
             if progress is not None:
                 row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023

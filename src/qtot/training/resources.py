@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from qtot import __version__
 from qtot.errors import QtotError
@@ -57,7 +58,14 @@ def check_memory(program: Program) -> dict[str, int]:
             f"these sizes are beyond any machine ({error}); use a smaller --replay.capacity, "
             "--collect.envs or --agent.hidden"
         ) from None
-    per_row = nbytes(seeds.replay) / ring.rows
+    if ring is None:
+        key = jax.random.key(0)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), seeds)
+        per_row = config.seeds * nbytes(
+            jax.eval_shape(lambda s: program.collect(key, s.actors, s.train, jnp.zeros(()))[1:3], one)
+        )
+    else:
+        per_row = nbytes(seeds.replay) / ring.rows
     need = {
         "replay": nbytes(seeds.replay),
         "rollout": int(per_row),
@@ -68,8 +76,8 @@ def check_memory(program: Program) -> dict[str, int]:
     if total > budget:
         rest = total - need["replay"]
         # Rows come one per environment, and segments need one more than they may sample.
-        fits = int((budget - rest) / per_row - 2) * ring.envs
-        if fits >= max(config.replay.batch, config.replay.warmup):
+        fits = int((budget - rest) / per_row - 2) * config.collect.envs
+        if ring is not None and fits >= max(config.replay.batch, config.replay.warmup):
             advice = f"the largest --replay.capacity that fits is about {fits}"
         else:
             advice = "use fewer --seeds or --collect.envs, or a smaller --agent.hidden"

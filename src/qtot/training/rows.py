@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qtot.evaluation.episodes import metric_name
-from qtot.training.ingraph import LEARN_KEYS, Progress
+from qtot.training.ingraph import Progress
 
 
 def means_of(progress: Progress) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def means_of(progress: Progress) -> dict[str, Any]:
         for name, total in collected.info.items():
             means[f"train/{metric_name(name)}"] = total / collected.episodes
     if progress.updates:
-        means |= {key: progress.learned[key] / progress.updates for key in LEARN_KEYS}
+        means |= {key: total / progress.updates for key, total in progress.learned.items()}
     return means
 
 

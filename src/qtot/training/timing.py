@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from qtot.training.ingraph import SEED_AXES, Program, RunState, SeedState
+from qtot.training.ingraph import Program, RunState, SeedState
 
 
 def compile_together(lowered: dict[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -27,25 +27,33 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
     """
 
     def over_seeds(one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
-        return lambda state: jax.vmap(one, in_axes=(SEED_AXES,))(state.seeds)
+        return lambda state: jax.vmap(one, in_axes=(program.axes,))(state.seeds)
 
     def collect(seed: SeedState) -> Any:
         return program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))
 
     def policy(seed: SeedState) -> Array:
         agent = seed.train.online.agent
-        obs = jnp.zeros((1, program.collector.envs, agent.n_agents, program.learner.obs_size))
-        first = jnp.zeros((1, program.collector.envs), bool)
+        obs = jnp.zeros((program.collector.envs, agent.n_agents, program.learner.obs_size))
+        first = jnp.zeros(program.collector.envs, bool)
         obs = program.learner.see(seed.train.stats, obs)
 
         def slot(memory: Array, _: Any) -> tuple[Array, Array]:
-            q, _, memory = agent.unroll(obs, seed.actors.prev_action[None], first, memory)
+            q, memory = seed.train.online.step(obs, seed.actors.prev_action, first, memory)
             return memory, jnp.argmax(q, axis=-1)
 
         return jax.lax.scan(slot, seed.actors.memory, None, length=program.collector.slots)[1]
 
+    def rollout(seed: SeedState) -> Any:
+        actors, slots, start, _ = program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))
+        return program.rollout_batch(seed.key, actors, seed.train, slots, start)
+
     def update(seed: SeedState) -> Any:
-        batch = program.sample(seed.replay, seed.key, seed.train)
+        if seed.replay is None:
+            shapes = jax.eval_shape(rollout, seed)
+            batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        else:
+            batch = program.sample(seed.replay, seed.key, seed.train)
         return program.learner.update(seed.train, batch)[0].online
 
     return {
@@ -69,14 +77,16 @@ def time_split(
         return sorted(times)[2]
 
     config = program.config.collect
-    if config.update_unit == "episode":
-        units = float(config.envs)
+    if program.replay is None:
+        updates = 1.0
+    elif config.update_unit == "episode":
+        updates = config.envs * config.update_ratio
     else:
-        units = float(config.envs * program.collector.slots)
+        updates = config.envs * program.collector.slots * config.update_ratio
     policy = seconds("policy")
     times = {
         "environment": max(seconds("collect") - policy, 0.0),
         "policy": policy,
-        "learner": seconds("update") * units * config.update_ratio,
+        "learner": seconds("update") * updates,
     }
     return {name: t / sum(times.values()) for name, t in times.items()}

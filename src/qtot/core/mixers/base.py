@@ -25,13 +25,15 @@ class MixerInputs(NamedTuple):
     alive: Bool[Array, "*b N"]
 
 
-class MixerShapes(NamedTuple):
-    """Sizes a mixer is built for."""
+class Shapes(NamedTuple):
+    """Sizes a mixer or a critic is built for."""
 
     n_agents: int
     n_actions: int
     state_size: int
     hidden: int
+    obs_size: int = 0
+    obs_shape: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -41,7 +43,7 @@ class Mixer(Protocol):
     monotone: ClassVar[bool]
     """∂Q_tot/∂Q_a ≥ 0 for every agent, so the joint argmax is every agent's own (eq. 4)"""
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig): ...
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig): ...
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b M"]:
         """Q_tot, or one value per agent."""

@@ -8,7 +8,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from qtot.core.config import MixerConfig
-from qtot.core.mixers.base import MixerInputs, MixerShapes
+from qtot.core.mixers.base import MixerInputs, Shapes
 from qtot.types import Key
 
 
@@ -17,7 +17,7 @@ class Independent(eqx.Module):
 
     monotone: ClassVar[bool] = True
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig):
         del key, shapes, config
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b N"]:

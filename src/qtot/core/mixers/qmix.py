@@ -13,32 +13,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qtot.core.config import MixerConfig
-from qtot.core.mixers.base import MixerInputs, MixerShapes
+from qtot.core.mixers.base import MixerInputs, Shapes
 from qtot.core.mixers.vdn import StateValue
-from qtot.core.nn import Linear, init_linear
+from qtot.core.nn import MLP, Linear, init_linear
 from qtot.types import Key
 
 
-class Hypernetwork(eqx.Module):
+def hypernetwork(key: Key, state_size: int, outputs: int, config: MixerConfig) -> MLP:
     """Makes ``outputs`` numbers from the state: linear, or with one hidden ReLU layer."""
-
-    layers: tuple[Linear, ...]
-
-    def __init__(self, key: Key, state_size: int, outputs: int, config: MixerConfig):
-        keys = jax.random.split(key)
-        if config.hypernet_layers == 1:
-            self.layers = (Linear(keys[0], state_size, outputs, "torch"),)
-        else:
-            self.layers = (
-                Linear(keys[0], state_size, config.hypernet_embed, "torch"),
-                Linear(keys[1], config.hypernet_embed, outputs, "torch"),
-            )
-
-    def __call__(self, state: Float[Array, "*b S"]) -> Float[Array, "*b outputs"]:
-        *hidden, last = self.layers
-        for layer in hidden:
-            state = jax.nn.relu(layer(state))
-        return last(state)
+    hidden = () if config.hypernet_layers == 1 else (config.hypernet_embed,)
+    return MLP(key, (state_size, *hidden, outputs))
 
 
 def mix(
@@ -57,17 +41,17 @@ class QMIX(eqx.Module):
     """Monotone mixing with weights from hypernetworks over the state."""
 
     monotone: ClassVar[bool] = True
-    hyper_w_1: Hypernetwork
+    hyper_w_1: MLP
     hyper_b_1: Linear
-    hyper_w_final: Hypernetwork
+    hyper_w_final: MLP
     value: StateValue
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig):
         keys = jax.random.split(key, 4)
         s, e = shapes.state_size, config.embed
-        self.hyper_w_1 = Hypernetwork(keys[0], s, shapes.n_agents * e, config)
+        self.hyper_w_1 = hypernetwork(keys[0], s, shapes.n_agents * e, config)
         self.hyper_b_1 = Linear(keys[1], s, e, "torch")
-        self.hyper_w_final = Hypernetwork(keys[2], s, e, config)
+        self.hyper_w_final = hypernetwork(keys[2], s, e, config)
         self.value = StateValue(keys[3], s, e)
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b 1"]:
@@ -80,12 +64,12 @@ class QMIXLin(eqx.Module):
     """QMIX-Lin: no hidden mixing layer. Q_tot = Σ_a |w_a(s)| Q_a + V(s)."""
 
     monotone: ClassVar[bool] = True
-    hyper_w: Hypernetwork
+    hyper_w: MLP
     value: StateValue
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig):
         keys = jax.random.split(key)
-        self.hyper_w = Hypernetwork(keys[0], shapes.state_size, shapes.n_agents, config)
+        self.hyper_w = hypernetwork(keys[0], shapes.state_size, shapes.n_agents, config)
         self.value = StateValue(keys[1], shapes.state_size, config.embed)
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b 1"]:
@@ -102,7 +86,7 @@ class QMIXNS(eqx.Module):
     w_final: Float[Array, "E"]
     bias: Float[Array, "1"]
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig):
         keys = jax.random.split(key)
         w_1, self.b_1 = init_linear(keys[0], shapes.n_agents, config.embed, "torch")
         w_final, self.bias = init_linear(keys[1], config.embed, 1, "torch")

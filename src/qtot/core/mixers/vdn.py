@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qtot.core.config import MixerConfig
-from qtot.core.mixers.base import MixerInputs, MixerShapes
+from qtot.core.mixers.base import MixerInputs, Shapes
 from qtot.core.nn import Linear
 from qtot.types import Key
 
@@ -20,7 +20,7 @@ class VDN(eqx.Module):
 
     monotone: ClassVar[bool] = True
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig):
         del key, shapes, config
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b 1"]:
@@ -48,7 +48,7 @@ class VDNS(eqx.Module):
     monotone: ClassVar[bool] = True
     value: StateValue
 
-    def __init__(self, key: Key, shapes: MixerShapes, config: MixerConfig):
+    def __init__(self, key: Key, shapes: Shapes, config: MixerConfig):
         self.value = StateValue(key, shapes.state_size, config.embed)
 
     def __call__(self, x: MixerInputs) -> Float[Array, "*b 1"]:

@@ -1,0 +1,117 @@
+"""What every loss is given, and the parts that losses share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from qtot.core.config import LossConfig, TargetConfig
+from qtot.core.masks import masked_argmax, masked_max, masked_mean, pick
+from qtot.core.mixers.base import MixerInputs
+from qtot.core.networks import Networks
+from qtot.core.targets import lambda_returns, n_step_returns
+from qtot.types import Batch, Slots
+
+T = TypeVar("T")
+Metrics = dict[str, Float[Array, ""]]
+
+
+class Objective(NamedTuple):
+    """What a loss is told beside networks and data."""
+
+    target: TargetConfig
+    terms: LossConfig = LossConfig()
+    burn_in: int = 0
+    """slots at the start of a sequence that carry no loss"""
+    epsilon: Float[Array, ""] | float = 0.0
+    """share of random actions with which an on-policy batch was played"""
+
+
+class Loss(Protocol):
+    """One idea, one file: a method's loss over sequences of T+1 slots."""
+
+    def __call__(
+        self, online: Networks, target: Networks, batch: Batch, objective: Objective
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The scalar to minimise, and means over the valid transitions.
+
+        Args:
+            online: trained networks; the only ones that receive a gradient.
+            target: their slow copies, which value the next state.
+            batch: sequences; the last slot is only bootstrapped from.
+            objective: discount, kind of return, weights of the method's own terms.
+        """
+        ...
+
+
+def mixer_inputs(
+    slots: Slots,
+    q: Float[Array, "T B N A"],
+    hidden: Float[Array, "T B N H"],
+    action: Int[Array, "T B N"],
+) -> MixerInputs:
+    """What a mixer sees of a joint action at every slot."""
+    return MixerInputs(
+        q_taken=pick(q, action),
+        q_greedy=masked_max(q, slots.avail_actions),
+        q=q,
+        action=action,
+        hidden=hidden,
+        state=slots.state,
+        avail_actions=slots.avail_actions,
+        alive=slots.alive,
+    )
+
+
+def transitions(x: T) -> T:
+    """All slots but the last, which is no transition."""
+    return jax.tree.map(lambda y: y[:-1], x)
+
+
+def greedy_actions(
+    q: Float[Array, "T B N A"], q_slow: Float[Array, "T B N A"], slots: Slots, config: TargetConfig
+) -> Int[Array, "T B N"]:
+    """Every agent's best legal action at each slot, by its own mask: by the online network for
+    double Q-learning (van Hasselt et al. 2016), else by the target network.
+    """
+    return masked_argmax(jax.lax.stop_gradient(q) if config.double_q else q_slow, slots.avail_actions)
+
+
+def returns_of(
+    slots: Slots, next_value: Float[Array, "T B M"], config: TargetConfig
+) -> Float[Array, "T B M"]:
+    """What the values of the transitions are regressed on, one per value that a mixer returns."""
+
+    def each(x: Array) -> Array:
+        return jnp.broadcast_to(x[..., None], next_value.shape)
+
+    valid, ended = slots.valid[:-1], slots.terminated[:-1]
+    if config.time_limit == "end":
+        ended |= valid & ~slots.valid[1:]
+    follows = jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
+    next_value = jax.lax.stop_gradient(next_value)
+    parts = (each(slots.reward[:-1]), each(ended), each(follows), next_value)
+    if config.td_lambda > 0.0 or config.n_step == 1:
+        return lambda_returns(*parts, gamma=config.gamma, lam=config.td_lambda)
+    return n_step_returns(*parts, gamma=config.gamma, n=config.n_step)
+
+
+def counted(slots: Slots, burn_in: int, like: Float[Array, "T B M"]) -> Bool[Array, "T B M"]:
+    """The transitions that carry loss, one mask per value."""
+    valid = slots.valid[:-1]
+    valid &= jnp.arange(valid.shape[0])[:, None] >= burn_in
+    return jnp.broadcast_to(valid[..., None], like.shape)
+
+
+def td_metrics(
+    value: Float[Array, "T B M"], returns: Float[Array, "T B M"], counts: Bool[Array, "T B M"]
+) -> Metrics:
+    """What every loss on Q_tot reports."""
+    return {
+        "q_tot": masked_mean(value, counts),
+        "target": masked_mean(returns, counts),
+        "td_error_abs": masked_mean(jnp.abs(value - returns), counts),
+    }
