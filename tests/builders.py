@@ -13,18 +13,20 @@ import numpy as np
 from qtot.core.agent import Agent
 from qtot.core.config import (
     AgentConfig,
+    CriticConfig,
     MixerConfig,
     OptimiserConfig,
     ScalingConfig,
     TargetConfig,
 )
 from qtot.core.learner import Learner
-from qtot.core.networks import Networks
-from qtot.core.methods import mixer_class
+from qtot.core.methods import critic_class, mixer_class
 from qtot.core.mixers.base import Mixer, MixerInputs, Shapes
+from qtot.core.networks import Networks
 from qtot.types import Batch, SequenceStart, Slots
 
-MIXER = MixerConfig(embed=4, hypernet_embed=5)
+MIXER = MixerConfig(embed=4, hypernet_embed=5, heads=3)
+CRITIC = CriticConfig(embed=6)
 
 
 class Sizes(NamedTuple):
@@ -56,6 +58,11 @@ def randomised(rng: np.random.Generator, tree: Any, scale: float = 0.5) -> Any:
     return jax.tree.map(draw, tree)
 
 
+def shapes_of(sizes: Sizes) -> Shapes:
+    """What a mixer or a critic is built for."""
+    return Shapes(sizes.N, sizes.A, sizes.S, sizes.H, sizes.O)
+
+
 def random_mixer(
     rng: np.random.Generator,
     algo: str,
@@ -63,7 +70,7 @@ def random_mixer(
     config: MixerConfig = MIXER,
     scale: float = 0.5,
 ) -> Mixer:
-    shapes = Shapes(sizes.N, sizes.A, sizes.S, sizes.H)
+    shapes = shapes_of(sizes)
     return randomised(
         rng,
         jax.eval_shape(lambda key: mixer_class(algo)(key, shapes, config), jax.random.key(0)),
@@ -89,8 +96,31 @@ def random_agent(
 def random_networks(
     seed: int, algo: str = "qmix", sizes: Sizes = SIZES, config: AgentConfig | None = None
 ) -> Networks:
+    """All that the method has: agents, and a mixer and a critic if there are any."""
     rng = np.random.default_rng(seed)
-    return Networks(random_agent(rng, sizes, config), random_mixer(rng, algo, sizes))
+    agent = random_agent(rng, sizes, config)
+    mixer = None if mixer_class(algo) is None else random_mixer(rng, algo, sizes)
+    return Networks(agent, mixer, random_critic(rng, algo, sizes, config))
+
+
+def random_critic(
+    rng: np.random.Generator,
+    algo: str,
+    sizes: Sizes = SIZES,
+    config: AgentConfig | None = None,
+    scale: float = 0.5,
+) -> Any:
+    """The method's central critic, or None."""
+    build = critic_class(algo)
+    if build is None:
+        return None
+    parts = (shapes_of(sizes), CRITIC, config or agent_config(sizes))
+    return randomised(rng, jax.eval_shape(lambda key: build(key, *parts), jax.random.key(0)), scale)
+
+
+def memory_of(networks: Networks) -> int:
+    """Features of memory that are stored for each agent, a critic's own agents included."""
+    return sum(agent.memory_size for agent in networks.recurrent)
 
 
 def random_mask(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -196,6 +226,7 @@ def make_learner(algo: str = "vdn", sizes: Sizes = SIZES, **changes: Any) -> Lea
     parts: dict[str, Any] = {
         "agent": agent_config(sizes),
         "mixer": MIXER,
+        "critic": CRITIC,
         "target": TargetConfig(),
         "optimiser": OptimiserConfig(),
         "scaling": ScalingConfig(),

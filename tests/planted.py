@@ -51,7 +51,7 @@ CHUNKS = "test_training.py::test_where_a_chunk_ends_changes_nothing"
 BUGS: dict[str, Bug] = {
     "the_end_is_seen_one_step_late": Bug(
         "the terminal mask is one step off",
-        "core/losses/td.py",
+        "core/losses/base.py",
         "valid, ended = slots.valid[:-1], slots.terminated[:-1]",
         "valid, ended = slots.valid[:-1], slots.terminated[1:]",
         (f"{CHAIN}[4]", "test_loss.py::test_loss_and_metrics_equal_a_plain_loop"),
@@ -59,15 +59,16 @@ BUGS: dict[str, Bug] = {
     "values_leak_in_from_the_episode_before": Bug(
         "the terminal mask is one step off",
         "core/losses/td.py",
-        "next_value = jax.lax.stop_gradient(value[1:])",
-        "next_value = jax.lax.stop_gradient(jnp.roll(value, -2, axis=0)[:-1])",
+        "returns = returns_of(slots, value[1:], config)",
+        "import jax.numpy as jnp\n"
+        "    returns = returns_of(slots, jnp.roll(value, -2, axis=0)[:-1], config)",
         (f"{CHAIN}[4]",),
     ),
     "the_last_transition_is_dropped": Bug(
         "a rollout exactly as long as the episode drops the terminal transition",
-        "core/losses/td.py",
-        "counts = each(valid & (",
-        "counts = each(valid & slots.valid[1:] & (",
+        "core/losses/base.py",
+        "valid &= jnp.arange(valid.shape[0])[:, None] >= burn_in",
+        "valid &= slots.valid[1:] & (jnp.arange(valid.shape[0])[:, None] >= burn_in)",
         (f"{CHAIN}[2]", f"{CHAIN}[3]", f"{CHAIN}[4]", f"{CHAIN}[7]"),
     ),
     "whole_episodes_have_no_slot_for_their_end": Bug(
@@ -121,8 +122,8 @@ BUGS: dict[str, Bug] = {
     "padding_is_not_scrubbed": Bug(
         "padding leaks",
         "core/losses/td.py",
-        "slots = scrub(batch.slots)",
-        "slots = batch.slots",
+        "batch = scrub(batch)",
+        "batch = batch",
         ("test_padding.py::test_garbage_in_padding_changes_no_bit_of_loss_or_gradient",),
     ),
     "padding_counts_in_the_mean": Bug(
@@ -148,9 +149,11 @@ BUGS: dict[str, Bug] = {
     ),
     "the_next_value_is_masked_by_this_step": Bug(
         "next-step values masked with this step's avail_actions",
-        "core/losses/td.py",
-        "best = masked_argmax(jax.lax.stop_gradient(q), slots.avail_actions)",
-        "best = masked_argmax(jax.lax.stop_gradient(q), jnp.roll(slots.avail_actions, 1, axis=0))",
+        "core/losses/base.py",
+        "return masked_argmax(jax.lax.stop_gradient(q) if config.double_q else q_slow, "
+        "slots.avail_actions)",
+        "return masked_argmax(jax.lax.stop_gradient(q) if config.double_q else q_slow, "
+        "jnp.roll(slots.avail_actions, 1, axis=0))",
         (
             "test_loss.py::test_the_target_uses_the_next_slots_own_mask[double]",
             "test_values.py::test_next_values_are_masked_by_the_next_slots_mask",
@@ -169,9 +172,9 @@ BUGS: dict[str, Bug] = {
     "one_coin_for_all_environments": Bug(
         "one random draw decides exploration for all agents and environments",
         "training/collect.py",
-        "action = epsilon_greedy(keys[0], q[0], seen.avail_actions, epsilon)",
-        "action = jax.vmap(lambda q, a: epsilon_greedy(keys[0], q, a, epsilon))"
-        "(q[0], seen.avail_actions)",
+        "action = self.learner.explore(key, values, seen.avail_actions, epsilon)",
+        "action = jax.vmap(lambda q, a: self.learner.explore(key, q, a, epsilon))"
+        "(values, seen.avail_actions)",
         ("test_collect.py::test_agents_and_environments_explore_by_coins_of_their_own",),
     ),
     "the_state_of_one_environment_is_everyones": Bug(
@@ -185,9 +188,10 @@ BUGS: dict[str, Bug] = {
     "a_batch_of_one_is_squeezed": Bug(
         "squeeze() on a batch of one broadcasts to a T×T matrix",
         "core/losses/td.py",
-        "error = q_tot - jax.lax.stop_gradient(returns)",
-        "returns = returns if returns.shape[1] > 1 else returns.squeeze()\n"
-        "    error = q_tot - jax.lax.stop_gradient(returns)",
+        "loss = masked_mean((q_tot - returns) ** 2, counts)",
+        "import jax.numpy as jnp\n"
+        "    returns = returns if returns.shape[1] > 1 else returns.squeeze()\n"
+        "    loss = jnp.sum(jnp.where(counts, (q_tot - returns) ** 2, 0)) / jnp.sum(counts)",
         ("test_loss.py::test_sizes_of_one_do_not_broadcast",),
     ),
     "every_axis_of_one_is_squeezed": Bug(
@@ -236,9 +240,9 @@ BUGS: dict[str, Bug] = {
     ),
     "epsilon_counts_updates": Bug(
         "epsilon schedules count updates instead of environment steps",
-        "training/ingraph.py",
-        "epsilon = epsilon_at(config.exploration, train.env_steps)",
-        "epsilon = epsilon_at(config.exploration, train.updates)",
+        "core/learner.py",
+        "return epsilon_at(self.exploration, train.env_steps)",
+        "return epsilon_at(self.exploration, train.updates)",
         ("test_training.py::test_what_is_explored_follows_environment_steps",),
     ),
     "the_learning_rate_counts_updates": Bug(
@@ -315,9 +319,9 @@ BUGS: dict[str, Bug] = {
     ),
     "agents_learn_nothing_through_the_mixer": Bug(
         "QMIX worked only on paper: no learning test",
-        "core/losses/td.py",
-        "taken = mixer_inputs(q, hidden, slots.action,",
-        "taken = mixer_inputs(jax.lax.stop_gradient(q), hidden, slots.action,",
+        "core/losses/base.py",
+        "q_taken=pick(q, action),",
+        "q_taken=jax.lax.stop_gradient(pick(q, action)),",
         (
             "test_training.py::test_a_small_coordination_game_is_learned[qmix]",
             "test_two_step.py::test_q_tot_and_the_greedy_return_are_the_published_ones[qmix]",

@@ -47,14 +47,15 @@ def q_tot_by_state(program: Program, state: RunState, seed: int = 0) -> dict[int
     collector = program.collector
     limit = collector.env.spec.episode_limit
     collector = collector._replace(slots=max(collector.slots, limit + 1))
-    agent, mixer = train.online.agent, train.online.mixer
+    networks, agent, mixer = train.online, train.online.agent, train.online.mixer
 
     @jax.jit
     def play(key: Any) -> Any:
-        actors = collector.init(key, agent)
-        _, slots, start, _ = collector.collect(key, actors, agent, train.stats, jnp.ones(()))
+        actors = collector.init(key, networks)
+        _, slots, start, _ = collector.collect(key, actors, networks, train.stats, jnp.ones(()))
         previous = jnp.full_like(slots.action, -1)
-        q, hidden, _ = agent.unroll(slots.obs, previous, slots.first, start.memory)
+        memory = start.memory[..., : agent.memory_size]
+        q, hidden, _ = agent.unroll(slots.obs, previous, slots.first, memory)
         q_tot = mixer(
             MixerInputs(
                 q_taken=pick(q, slots.action),

@@ -33,7 +33,7 @@ def collect(env, times=1, epsilon=1.0, **kwargs):
     for i in range(times):
         key = jax.random.fold_in(seed.key, i)
         actors, slots, start, tally = run(
-            key, actors, seed.train.online.agent, seed.train.stats, jnp.float32(epsilon)
+            key, actors, seed.train.online, seed.train.stats, jnp.float32(epsilon)
         )
         out.append(jax.tree.map(np.asarray, slots))
         starts.append(jax.tree.map(np.asarray, start))

@@ -507,9 +507,8 @@ GAMES = {
 
 def test_hanabi_facts():
     assert tasks("hanabi") == tuple(GAMES)
-    for task in ("2p", "5p", "2p-small", "3p-small"):
+    for task, (actions, obs, state, limit) in GAMES.items():
         spec, n = hanabi.make(task).spec, int(task[0])
-        actions, obs, state, limit = GAMES[task]
         assert spec.name == f"hanabi/{task}" and spec.n_agents == n
         assert (spec.n_actions, spec.obs_sizes) == ((actions,) * n, (obs,) * n)
         assert (spec.state_size, spec.episode_limit) == (state, limit)
@@ -562,7 +561,7 @@ def test_a_wrong_task_gets_a_clear_word(name: str, message: str):
     [
         (overcooked.make, "coord_ring-shaped"),
         (overcooked_v2.make, "test_time_wide"),
-        (hanabi.make, "4p"),
+        (hanabi.Hanabi, "4p"),
         (riddle.make, "switch-7"),
     ],
 )

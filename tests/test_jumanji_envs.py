@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -80,7 +81,7 @@ def legal_actions(rng: np.random.Generator, mask: Any) -> np.ndarray:
 
 
 def plain(x: Any) -> np.ndarray:
-    keyed = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    keyed = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(x) if keyed else x)
 
 
@@ -143,10 +144,12 @@ def forage(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for agent, action in case.get("play", {}).items():
             actions[i, agent] = action
     state = state.replace(
-        agents=agents.replace(position=at, level=np.tile(np.int32([1, 2, 2]), (COPIES, 1))),
+        agents=agents.replace(
+            position=at, level=np.tile(np.array([1, 2, 2], np.int32), (COPIES, 1))
+        ),
         food_items=food.replace(
-            position=np.tile(np.int32([[2, 2], [5, 5], [7, 2]]), (COPIES, 1, 1)),
-            level=np.tile(np.int32([3, 1, 4]), (COPIES, 1)),
+            position=np.tile(np.array([[2, 2], [5, 5], [7, 2]], np.int32), (COPIES, 1, 1)),
+            level=np.tile(np.array([3, 1, 4], np.int32), (COPIES, 1)),
             eaten=eaten,
         ),
         step_count=time,
@@ -407,11 +410,16 @@ def test_an_impossible_task_is_told_what_is_possible(name: str, message: str):
         make_env(name)
 
 
-def test_the_most_food_that_is_promised_is_what_the_package_takes():
-    assert lbf.make("8x8-2p-6f").spec.obs_sizes == (24, 24)
+@pytest.mark.parametrize(("size", "agents", "most"), [(8, 2, 6), (10, 4, 11)])
+def test_the_most_food_that_is_promised_is_what_the_package_takes(
+    size: int, agents: int, most: int
+):
     generator = jumanji_module("lbf.generator").RandomGenerator
+    lbf.make(f"{size}x{size}-{agents}p-{most}f")
+    with pytest.raises(QtotError, match=f"choose at most {most}f or a larger grid"):
+        lbf.make(f"{size}x{size}-{agents}p-{most + 1}f")
     with pytest.raises(AssertionError):
-        generator(grid_size=8, num_agents=2, num_food=7, fov=8)
+        generator(grid_size=size, num_agents=agents, num_food=most + 1, fov=size)
 
 
 @pytest.mark.parametrize(("make", "task"), [(lbf.Lbf, "8x8-2p-3f"), (rware.Rware, "tiny-2ag")])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import builders
 import oracle
 from builders import SIZES, Sizes, mixer_inputs, random_inputs, random_mixer
+from losses import double, gradient_equals_differences
 from qtot.core.config import MixerConfig
 from qtot.core.methods import METHODS, mixer_class
 from qtot.core.mixers.base import MixerInputs, Shapes
@@ -23,17 +24,14 @@ from qtot.errors import QtotError
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-MONOTONE = [algo for algo in METHODS if mixer_class(algo).monotone]
+# One method for every mixer; the others differ by their losses.
+MIXED = list({m.mixer: algo for algo, m in reversed(METHODS.items()) if m.mixer}.values())[::-1]
+MONOTONE = [algo for algo in MIXED if mixer_class(algo).monotone]
 call = jax.jit(lambda mixer, x: mixer(x))
 
 
 def rng_of(algo: str) -> np.random.Generator:
     return np.random.default_rng(sorted(METHODS).index(algo))
-
-
-def double(tree: Any) -> Any:
-    """The same in float64."""
-    return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree)
 
 
 def heads(algo: str, sizes: Sizes) -> int:
@@ -45,7 +43,7 @@ ONES = [Sizes(), *(Sizes()._replace(**{axis: 1}) for axis in "TBNAS"), Sizes(1, 
 
 
 @pytest.mark.parametrize("sizes", ONES, ids=lambda s: "T{}-B{}-N{}-A{}-O{}-S{}-H{}".format(*s))
-@pytest.mark.parametrize("algo", METHODS)
+@pytest.mark.parametrize("algo", MIXED)
 def test_output_is_one_value_per_head_whatever_the_sizes(algo: str, sizes: Sizes):
     rng = rng_of(algo)
     inputs = random_mixer(rng, algo, sizes), random_inputs(rng, sizes)
@@ -54,7 +52,7 @@ def test_output_is_one_value_per_head_whatever_the_sizes(algo: str, sizes: Sizes
     assert out.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("algo", METHODS)
+@pytest.mark.parametrize("algo", MIXED)
 def test_every_slot_is_mixed_by_itself(algo: str):
     """[T, B] at once equals one slot at a time: nothing broadcasts across time or batch."""
     rng = rng_of(algo)
@@ -65,17 +63,27 @@ def test_every_slot_is_mixed_by_itself(algo: str):
         np.testing.assert_allclose(together[t, b], alone[0, 0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("algo", "layers"), [("iql", 2), ("vdn", 2), ("qmix", 1), ("qmix", 2)])
+@pytest.mark.parametrize(
+    ("algo", "layers"),
+    [("iql", 2), ("vdn", 2), ("qmix", 1), ("qmix", 2), ("qatten", 2), ("qplex", 2)],
+)
 def test_mixer_equals_a_plain_loop(algo: str, layers: int):
     rng = np.random.default_rng(layers)
-    config = MixerConfig(embed=4, hypernet_layers=layers, hypernet_embed=5)
+    config = MixerConfig(embed=4, hypernet_layers=layers, hypernet_embed=5, heads=3)
     mixer, x = random_mixer(rng, algo, config=config, scale=1.0), random_inputs(rng)
     got = call(mixer, x)
     for t, b in itertools.product(range(SIZES.T), range(SIZES.B)):
-        expected = oracle.MIXERS[algo](
-            mixer, oracle.f64(x.q_taken[t, b]), oracle.f64(x.state[t, b])
+        seen = oracle.Seen(
+            q=oracle.f64(x.q_taken[t, b]),
+            state=oracle.f64(x.state[t, b]),
+            greedy=oracle.f64(x.q_greedy[t, b]),
+            action=list(x.action[t, b]),
+            hidden=oracle.f64(x.hidden[t, b]),
+            n_actions=SIZES.A,
         )
-        np.testing.assert_allclose(got[t, b], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            got[t, b], oracle.MIXERS[algo](mixer, seen), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_ablations_equal_their_formulas():
@@ -84,13 +92,13 @@ def test_ablations_equal_their_formulas():
     q, state = oracle.f64(x.q_taken)[0, 0], oracle.f64(x.state)[0, 0]
 
     def value(m: Any) -> float:
-        return oracle.linear(m.value.out, oracle.relu(oracle.linear(m.value.hidden, state)))[0]
+        return oracle.state_value(m.value, state)
 
     m: Any = random_mixer(rng, "vdn_s")
     np.testing.assert_allclose(call(m, x)[0, 0, 0], q.sum() + value(m), rtol=1e-5)
 
     m = random_mixer(rng, "qmix_lin")
-    weights = np.abs(oracle.hypernetwork(m.hyper_w, state))
+    weights = np.abs(oracle.mlp(m.hyper_w, state))
     np.testing.assert_allclose(call(m, x)[0, 0, 0], weights @ q + value(m), rtol=1e-5)
 
     m = random_mixer(rng, "qmix_ns")
@@ -99,38 +107,24 @@ def test_ablations_equal_their_formulas():
     np.testing.assert_allclose(call(m, x)[0, 0, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("algo", METHODS)
+@pytest.mark.parametrize("algo", MIXED)
 def test_gradients_equal_finite_differences(algo: str):
-    """Central differences in float64, along random directions of weights, Q-values and state."""
+    """In float64, along random directions of weights, Q-values and state."""
     with jax.enable_x64(True):
         rng = rng_of(algo)
-        base = double(random_mixer(rng, algo))
-        x = double(random_inputs(rng))
-        probe = rng.normal(size=call(base, x).shape)
+        base, x = double(random_mixer(rng, algo)), double(random_inputs(rng))
+        probe = rng.normal(size=(SIZES.T, SIZES.B, heads(algo, SIZES)))
 
-        @jax.jit
         def scalar(inputs: tuple[Any, jax.Array, jax.Array], x: MixerInputs) -> jax.Array:
             mixer, q, state = inputs
             seen = mixer_inputs(q, x.action, x.avail_actions, state, x.hidden)
             return jnp.sum(mixer(seen) * probe)
 
-        at = (base, x.q, x.state)
-        grads = jax.jit(jax.grad(scalar))(at, x)
-        assert all(g.dtype == jnp.float64 for g in jax.tree.leaves(grads))
-        for _ in range(5):
-            along = jax.tree.map(lambda y: rng.normal(size=y.shape), at)
-            step = 1e-6
-
-            def moved(by: float) -> Any:
-                return jax.tree.map(lambda y, d: y + by * d, at, along)  # noqa: B023
-
-            numeric = (scalar(moved(step), x) - scalar(moved(-step), x)) / (2 * step)
-            dots = jax.tree.map(lambda g, d: np.sum(g * d), grads, along)
-            np.testing.assert_allclose(sum(jax.tree.leaves(dots)), numeric, rtol=1e-6, atol=1e-6)
+        gradient_equals_differences(scalar, (base, x.q, x.state), x)
     assert jnp.zeros(()).dtype == jnp.float32  # x64 did not leak
 
 
-@pytest.mark.parametrize("algo", METHODS)
+@pytest.mark.parametrize("algo", MIXED)
 def test_every_parameter_receives_a_gradient(algo: str):
     rng = rng_of(algo)
     mixer, x = random_mixer(rng, algo), random_inputs(rng, SIZES._replace(T=20))
@@ -219,11 +213,65 @@ def test_a_better_own_action_is_never_worse_for_the_team_in_float32(algo: str):
     same = jax.tree.map(lambda y: np.broadcast_to(y[:1], y.shape), x)
     climb = np.concatenate([-np.logspace(4, -4, lead // 2), np.logspace(-4, 4, lead // 2)])
     for agent in range(SIZES.N):
-        taken = same.q_taken.copy()
-        taken[:, 0, agent] = climb
-        q_tot = np.asarray(call(mixer, same._replace(q_taken=taken)))[:, 0]
+        q = same.q.copy()
+        q[:, 0, agent, same.action[0, 0, agent]] = climb
+        seen = mixer_inputs(q, same.action, same.avail_actions, same.state, same.hidden)
+        q_tot = np.asarray(call(mixer, seen))[:, 0]
         rounding = 1e-6 * np.abs(q_tot).max(axis=-1, keepdims=True)
         assert (np.diff(q_tot, axis=0) >= -rounding[1:]).all()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    weights=st.sampled_from([0.1, 1.0, 10.0]),
+    state_scale=st.sampled_from([0.0, 1.0, 100.0]),
+)
+def test_the_weights_of_qplex_are_above_zero_and_depend_on_the_joint_action(
+    seed: int, weights: float, state_scale: float
+):
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        mixer: Any = double(random_mixer(rng, "qplex", TEAM, scale=weights))
+        state = np.broadcast_to(state_scale * rng.normal(size=TEAM.S), (len(JOINT), TEAM.S))
+        played = np.eye(TEAM.A)[JOINT].reshape(len(JOINT), -1)
+        importance = np.asarray(importance_of(mixer.kernels, state, played))
+    # So close to zero only where a sigmoid is.
+    assert (importance >= 0).all() and np.isfinite(importance).all()
+    if weights < 10.0 and state_scale < 100.0:
+        assert (importance > 0).all()
+        assert (np.ptp(importance, axis=0) > 0).all()
+
+
+importance_of = jax.jit(lambda kernels, *args: kernels(*args))
+
+
+def test_qplex_can_hold_what_no_monotone_mixer_can():
+    """A monotone Q_tot orders an agent's actions alike whatever the others play."""
+    rng = np.random.default_rng(0)
+    mixer: Any = random_mixer(rng, "qplex", TEAM, scale=2.0)
+    x = jax.tree.map(
+        lambda y: y.astype(np.float32) if y.dtype == np.float64 else y,
+        team_inputs(rng, 1.0, 1.0)._replace(avail_actions=np.ones((27, TEAM.N, TEAM.A), bool)),
+    )
+    x = mixer_inputs(x.q, x.action, x.avail_actions, x.state, x.hidden)
+    q_tot = np.asarray(call(mixer, x))[:, 0].reshape(TEAM.A, TEAM.A, TEAM.A)
+    orders = np.argsort(q_tot, axis=0).reshape(TEAM.A, -1)
+    assert len(np.unique(orders.T, axis=0)) > 1
+
+
+def test_the_attention_of_qatten_trains_no_agent():
+    """Its keys read hidden states, through which no gradient flows; its Q-values do."""
+    rng = np.random.default_rng(0)
+    mixer, x = random_mixer(rng, "qatten"), random_inputs(rng)
+
+    def total(read: tuple[jax.Array, jax.Array], mixer: Any, x: MixerInputs) -> jax.Array:
+        return jnp.sum(mixer(x._replace(hidden=read[0], q_taken=read[1])) ** 2)
+
+    of_hidden, of_taken = jax.jit(jax.grad(total))((x.hidden, x.q_taken), mixer, x)
+    assert (np.asarray(of_hidden) == 0).all()
+    assert (np.asarray(of_taken) != 0).all()
+    other = x._replace(hidden=x.hidden[::-1])
+    assert not np.allclose(call(mixer, x), call(mixer, other), atol=1e-3)  # but they are read
 
 
 def test_initial_weights_depend_on_the_key_and_are_finite():
@@ -243,4 +291,6 @@ def test_a_misspelt_method_names_the_nearest_one():
 
 
 def test_the_registry_declares_what_is_monotone():
-    assert {"iql", "vdn", "vdn_s", "qmix", "qmix_lin", "qmix_ns"} <= set(MONOTONE)
+    assert {"iql", "vdn", "vdn_s", "qmix", "qmix_lin", "qmix_ns", "qatten", "qplex"} == set(MONOTONE)
+    assert mixer_class("coma") is None
+    assert mixer_class("cw_qmix") is mixer_class("ow_qmix") is mixer_class("qmix")

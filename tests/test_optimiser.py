@@ -13,7 +13,7 @@ import pytest
 import builders
 from qtot.core.config import OptimiserConfig, TargetConfig
 from qtot.core.learner import Learner, TrainState
-from qtot.core.optimiser import learning_rate, make_optimiser
+from qtot.core.optimiser import clip, learning_rate, make_optimiser
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -40,7 +40,7 @@ def ours(config: OptimiserConfig, grads: list[dict[str, np.ndarray]]) -> list[di
     state, update = optimiser.init(jax.tree.map(jnp.float32, grads[0])), jax.jit(optimiser.update)
     steps = []
     for g in grads:
-        step, state = update(jax.tree.map(jnp.float32, g), state)
+        step, state = update(clip(jax.tree.map(jnp.float32, g), config.clip), state)
         steps.append(step)
     return steps
 

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 
 import builders
-from builders import SIZES, agent_config, random_batch, random_networks
+from builders import SIZES, agent_config, memory_of, random_batch, random_networks
 from losses import LAMBDA, N_STEP, close, differentiated, forward, same_bits
 from qtot.core.config import ScalingConfig
 from qtot.core.learner import TrainState
-from qtot.core.methods import METHODS
+from qtot.core.methods import METHODS, method
 from qtot.types import Batch, SequenceStart, Slots
 
 NO_MEMORY = agent_config(memory="none")
 NASTY = np.array([np.nan, np.inf, -np.inf, 1e30, -9999999.0, 0.0], np.float32)
 
 
-def with_garbage(batch: Batch, seed: int) -> Batch:
+def with_garbage(batch: Batch, seed: int, *, next_action: bool = False) -> Batch:
     """Rubbish wherever nothing may look: in padding, and in what a final observation has no
-    meaning for (its action, reward and ``terminated``).
+    meaning for (its action, reward and ``terminated``). On-policy, the action that would have been
+    played after a time limit is bootstrapped from (``next_action``).
     """
     rng = np.random.default_rng(seed)
     valid = batch.slots.valid
@@ -33,13 +34,16 @@ def with_garbage(batch: Batch, seed: int) -> Batch:
         return np.where(mask, x, rubbish.astype(x.dtype))
 
     s = batch.slots
+    goes_on = valid & ~s.terminated
+    acted = valid | np.concatenate([np.zeros_like(valid[:1]), goes_on[:-1]])
+    acted = acted if next_action else valid
     return batch._replace(
         slots=Slots(
             obs=spoil(s.obs, read, rng.choice(NASTY, s.obs.shape)),
             state=spoil(s.state, read, rng.choice(NASTY, s.state.shape)),
             avail_actions=spoil(s.avail_actions, read, rng.random(s.avail_actions.shape) < 0.5),
             alive=spoil(s.alive, read, rng.random(s.alive.shape) < 0.5),
-            action=spoil(s.action, valid, rng.integers(-1, SIZES.A + 9, s.action.shape)),
+            action=spoil(s.action, acted, rng.integers(-1, SIZES.A + 9, s.action.shape)),
             reward=spoil(s.reward, valid, rng.choice(NASTY, s.reward.shape)),
             terminated=spoil(s.terminated, valid, rng.random(valid.shape) < 0.5),
             first=spoil(s.first, read, rng.random(valid.shape) < 0.5),
@@ -53,21 +57,43 @@ def test_garbage_in_padding_changes_no_bit_of_loss_or_gradient(algo: str):
     # Through a GRU once; it compiles slowly, and the mixers differ only after it.
     config, agent = (LAMBDA, agent_config()) if algo == "qmix" else (N_STEP, NO_MEMORY)
     online, target = (random_networks(seed, algo, config=agent) for seed in (1, 2))
-    batch = random_batch(0, whole=True, memory=online.agent.memory_size)
-    assert not batch.slots.valid[:-1].all()  # there is padding
-    clean = differentiated(config)(online, target, batch)
-    for seed in range(3):
-        same_bits(differentiated(config)(online, target, with_garbage(batch, seed)), clean)
+    run, next_action = differentiated(config, algo=algo), method(algo).on_policy
+    for whole in (True, False):
+        batch = random_batch(0, whole=whole, memory=memory_of(online))
+        assert not batch.slots.valid[:-1].all()  # there is padding, or a final observation inside
+        clean = run(online, target, batch)
+        for seed in range(3):
+            spoilt = with_garbage(batch, seed, next_action=next_action)
+            same_bits(run(online, target, spoilt), clean)
 
 
-def test_what_is_seen_after_a_true_end_changes_no_bit():
+def test_an_on_policy_batch_reads_the_action_after_a_time_limit():
+    online, target = (random_networks(seed, "coma", config=NO_MEMORY) for seed in (1, 2))
+    batch = random_batch(0, whole=True, memory=0)
+    s = batch.slots
+    goes_on = s.valid & ~s.terminated
+    read = ~s.valid & np.concatenate([np.zeros_like(goes_on[:1]), goes_on[:-1]])
+    assert read.any()
+    other = np.where(read[..., None], (s.action + 1) % SIZES.A, s.action)
+    run = differentiated(N_STEP, algo="coma")
+    targets = [
+        float(run(online, target, batch._replace(slots=s._replace(action=action)))[0][1]["target"])
+        for action in (s.action, other)
+    ]
+    assert targets[0] != targets[1]
+
+
+@pytest.mark.parametrize("algo", ["qmix", "cw_qmix", "qtran", "coma"])
+def test_what_is_seen_after_a_true_end_changes_no_bit(algo: str):
     """Nothing is bootstrapped from it, so an environment may show anything there."""
-    online, target = random_networks(1), random_networks(2)
-    batch, rng = random_batch(0, whole=True), np.random.default_rng(0)
+    config, agent = (LAMBDA, agent_config()) if algo == "qmix" else (N_STEP, NO_MEMORY)
+    online, target = (random_networks(seed, algo, config=agent) for seed in (1, 2))
+    batch, rng = random_batch(0, whole=True, memory=memory_of(online)), np.random.default_rng(0)
     s = batch.slots
     over = np.concatenate([np.zeros_like(s.terminated[:1]), s.terminated[:-1]])
     assert over.any()
-    clean = differentiated(LAMBDA)(online, target, batch)
+    run = differentiated(config, algo=algo)
+    clean = run(online, target, batch)
     for rubbish in NASTY:
         spoilt = s._replace(
             obs=np.where(over[..., None, None], rubbish, s.obs),
@@ -75,26 +101,30 @@ def test_what_is_seen_after_a_true_end_changes_no_bit():
             avail_actions=s.avail_actions & ~over[..., None, None],
             alive=s.alive & ~over[..., None] & (rng.random(s.alive.shape) < 0.5),
         )
-        same_bits(differentiated(LAMBDA)(online, target, batch._replace(slots=spoilt)), clean)
+        same_bits(run(online, target, batch._replace(slots=spoilt)), clean)
 
 
-def test_more_padding_changes_nothing():
+@pytest.mark.parametrize("algo", ["qmix", "ow_qmix", "qtran", "coma"])
+def test_more_padding_changes_nothing(algo: str):
     """The mean is over transitions, not over the padded tensor."""
-    online, target = (random_networks(seed, config=NO_MEMORY) for seed in (1, 2))
-    batch = random_batch(0, whole=True, memory=0)
+    online, target = (random_networks(seed, algo, config=NO_MEMORY) for seed in (1, 2))
+    batch, run = random_batch(0, whole=True, memory=0), forward(LAMBDA, algo=algo)
 
     def longer(x: np.ndarray) -> np.ndarray:
         return np.concatenate([x, np.zeros((4, *x.shape[1:]), x.dtype)])
 
     padded = batch._replace(slots=jax.tree.map(longer, batch.slots))
-    close(forward(LAMBDA)(online, target, batch), forward(LAMBDA)(online, target, padded))
+    close(run(online, target, batch), run(online, target, padded))
 
 
-def test_a_batch_without_transitions_has_loss_0_and_no_gradient():
-    online, target = random_networks(1), random_networks(2)
-    batch = random_batch(0, whole=True)
+@pytest.mark.parametrize("algo", ["qmix", "cw_qmix", "qtran", "coma"])
+def test_a_batch_without_transitions_has_loss_0_and_no_gradient(algo: str):
+    config, agent = (LAMBDA, agent_config()) if algo == "qmix" else (N_STEP, NO_MEMORY)
+    online, target = (random_networks(seed, algo, config=agent) for seed in (1, 2))
+    batch = random_batch(0, whole=True, memory=memory_of(online))
     empty = batch._replace(slots=batch.slots._replace(valid=np.zeros_like(batch.slots.valid)))
-    (loss, _), grads = differentiated(LAMBDA)(online, target, with_garbage(empty, 0))
+    run = differentiated(config, algo=algo)
+    (loss, _), grads = run(online, target, with_garbage(empty, 0))
     assert loss == 0.0
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
 

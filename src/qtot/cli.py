@@ -18,6 +18,7 @@ from qtot import __version__
 from qtot.config import TrainConfig, validate
 from qtot.errors import QtotError, unknown
 from qtot.presets import preset_config
+from qtot.reproduce import EXPERIMENTS
 from qtot.usage import parse
 
 
@@ -81,22 +82,32 @@ class Envs:
         return 0
 
 
+ABOUT_EXPERIMENTS = "; ".join(f"{name}: {e.about}" for name, e in EXPERIMENTS.items())
+
+
 @dataclass(frozen=True)
 class Reproduce:
     """Repeat a published experiment, and print its numbers beside the published ones."""
 
-    experiment: Annotated[Literal["two-step"], Positional, arg(metavar="EXPERIMENT")]
-    """two-step: the two-step game of the QMIX paper (Rashid et al. 2018)"""
-    seeds: int = 5
-    """independent seeds"""
-    out: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """folder in which the runs are kept"""
+    experiment: Annotated[
+        Literal[tuple(EXPERIMENTS)],  # pyright: ignore[reportInvalidTypeForm]
+        Positional,
+        arg(metavar="EXPERIMENT", help=ABOUT_EXPERIMENTS),
+    ]
+    quick: Annotated[bool, FlagCreatePairsOff] = False
+    """a smaller form, of a few minutes on 2 cores"""
+    seeds: Annotated[int | None, arg(help_behavior_hint="(default: the experiment's own)")] = None
+    """independent seeds (of random-matrix: games of each size)"""
+    out: Annotated[
+        str | None, arg(metavar="DIR", help_behavior_hint="(default: runs/reproduce-EXPERIMENT)")
+    ] = None
+    """folder for the page, its figure and numbers, and for runs that it can go on with"""
 
     def execute(self) -> int:
-        """The exit code says whether the numbers agree."""
-        from qtot.reproduce.two_step import reproduce
+        """The exit code says whether what should come out came out."""
+        from qtot.reproduce import reproduce
 
-        return reproduce(seeds=self.seeds, out=self.out)
+        return reproduce(self.experiment, quick=self.quick, seeds=self.seeds, out=self.out)
 
 
 COMMANDS: dict[str, type[Train | Evaluate | Envs | Reproduce]] = {

@@ -59,7 +59,8 @@ class TrainConfig:
     env: str = "smax/3m"
     """environment, family/task ('qtot envs' lists them)"""
     algo: str = "qmix"
-    """method: iql, vdn, vdn_s, qmix, qmix_lin, qmix_ns, qatten, qplex, cw_qmix, ow_qmix, qtran, coma"""
+    """method: iql, vdn, vdn_s, qmix, qmix_lin, qmix_ns, qatten, qplex, cw_qmix, ow_qmix, qtran,
+    coma"""
     preset: Literal["default", "paper"] = "default"
     """default: learns fast on a small machine; paper: PyMARL's published hyperparameters"""
     steps: int = 1_000_000

@@ -54,12 +54,48 @@ FAMILY["smax"] = {"steps": 500_000}
 # grows without bound (measured: from -5 to 960 in 600k steps, with and without memory).
 FAMILY["mpe"] = {"target": {"time_limit": "end"}, "scaling": {"reward_scale": 0.1}}
 
+# A hunt in which exploring agents are punished: a lambda-return averages over that, as above.
+FAMILY["predator_prey"] = {
+    "steps": 1_000_000,
+    "target": {"td_lambda": 0.0},
+    "scaling": {"normalise_state": False},
+}
+# Every episode ends by time (in the warehouse, nearly every one), as on mpe/.
+for _family in ("overcooked", "overcooked_v2", "rware"):
+    FAMILY[_family] = {"target": {"time_limit": "end"}}
+
+# What the default preset changes where a method wants it: an on-policy method has no replay to
+# learn from again, so it makes up for it with small rollouts, and its own policy explores.
+ALGO: dict[str, dict[str, Any]] = {
+    "coma": {
+        "target": {"td_lambda": 0.8},
+        "exploration": {"start": 0.5, "end": 0.01},
+        "collect": {"envs": 8},
+    },
+}
+
 # What the paper's hyperparameters take for granted of an environment. EPyMARL, which published
-# PyMARL's methods on mpe/, takes the limit for an end, too; SMAC's states come normalised, SMAX's
-# do not.
+# PyMARL's methods on mpe/ and rware/, takes the limit for an end, too; SMAC's states come
+# normalised, SMAX's do not.
 PAPER_FAMILY: dict[str, dict[str, Any]] = {
     "mpe": {"target": {"time_limit": "end"}},
+    "rware": {"target": {"time_limit": "end"}},
     "smax": {"scaling": {"normalise_state": True}},
+    "predator_prey": {"loss": {"alpha": 0.1}},
+}
+
+# The published settings of the methods after QMIX (PyMARL for COMA and QTRAN; Rashid et al. 2020b
+# for the weighted ones, whose alpha is that of SMAC).
+PAPER_ALGO: dict[str, dict[str, Any]] = {
+    "coma": {
+        "target": {"td_lambda": 0.8},
+        "exploration": {"start": 0.5, "end": 0.01, "steps": 100_000},
+        "collect": {"envs": 8},
+        "critic": {"embed": 128},
+    },
+    "cw_qmix": {"loss": {"alpha": 0.75}, "critic": {"embed": 256}},
+    "ow_qmix": {"loss": {"alpha": 0.5}, "critic": {"embed": 256}},
+    "qtran": {"critic": {"embed": 64}},
 }
 
 
@@ -79,5 +115,9 @@ def preset_config(env: str, algo: str = "qmix", preset: str = "default") -> Trai
         raise unknown("preset", preset, ("default", "paper"))
     config = replace(TrainConfig(), env=env, algo=algo, preset=preset)
     if preset == "paper":
-        return nested_replace(nested_replace(config, PAPER), PAPER_FAMILY.get(family, {}))
-    return nested_replace(nested_replace(config, DEFAULT), FAMILY.get(family, {}))
+        changes = (PAPER, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(family, {}))
+    else:
+        changes = (DEFAULT, FAMILY.get(family, {}), ALGO.get(algo, {}))
+    for change in changes:
+        config = nested_replace(config, change)
+    return config

@@ -81,9 +81,10 @@ class OwnModule(eqx.Module):
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise QtotError(f"{wrong}; it raised {reason}") from error
-        got = f"shape {out.shape}, {out.dtype}" if hasattr(out, "dtype") else type(out).__name__
-        if not hasattr(out, "dtype") or out.ndim != 1 or not jnp.issubdtype(out.dtype, jnp.floating):
-            raise QtotError(f"{wrong}; got {got}")
+        if not hasattr(out, "dtype"):
+            raise QtotError(f"{wrong}; got {type(out).__name__}")
+        if out.ndim != 1 or not jnp.issubdtype(out.dtype, jnp.floating):
+            raise QtotError(f"{wrong}; got shape {out.shape}, {out.dtype}")
         self.features = out.shape[0]
         self.arrays, self.rest = eqx.partition(module, eqx.is_inexact_array)
         if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(self.rest)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -80,9 +80,9 @@ class Learner:
     target: TargetConfig
     optimiser: OptimiserConfig
     scaling: ScalingConfig
-    critic: CriticConfig = CriticConfig()
-    exploration: ExplorationConfig = ExplorationConfig()
-    loss: LossConfig = LossConfig()
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     obs_shape: tuple[int, ...] = ()
     burn_in: int = 0
 
@@ -155,9 +155,9 @@ class Learner:
             obs=self.see(stats, slots.obs), state=state, reward=reward * self.scaling.reward_scale
         )
 
-    def epsilon(self, train: TrainState) -> Float[Array, ""]:
+    def epsilon(self, env_steps: Int[Array, ""]) -> Float[Array, ""]:
         """Share of uniformly random actions."""
-        return epsilon_at(self.exploration, train.env_steps)
+        return epsilon_at(self.exploration, env_steps)
 
     def explore(
         self,
@@ -180,16 +180,15 @@ class Learner:
             method's loss reports.
         """
         batch = batch._replace(slots=self.scale(state.stats, batch.slots))
-        objective = Objective(self.target, self.loss, self.burn_in, self.epsilon(state))
+        objective = Objective(self.target, self.loss, self.burn_in, self.epsilon(state.env_steps))
 
         def loss_of(online: Networks) -> tuple[Array, dict[str, Array]]:
             return loss_function(self.algo)(online, state.target, batch, objective)
 
         (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.online)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
-        steps, opt_state = make_optimiser(self.optimiser).update(
-            self._clip(grads), state.opt_state
-        )
+        clipped: Any = self._clip(grads)
+        steps, opt_state = make_optimiser(self.optimiser).update(clipped, state.opt_state)
         lr = learning_rate(self.optimiser, state.env_steps, self.total_steps)
         metrics["lr"] = lr
         rates = {"critic": lr * self.critic.lr}

@@ -43,7 +43,7 @@ FAMILIES: dict[str, Family] = {
     "overcooked_v2": Family(
         "qtot.envs.overcooked_v2",
         "grounded_coord_simple",
-        "two cooks who see 2 cells far, and recipes; LAYOUT-shaped as above (JaxMARL)",
+        "the same with recipes, for cooks who see 2 cells far; LAYOUT-shaped, too (JaxMARL)",
     ),
     "hanabi": Family(
         "qtot.envs.hanabi", "2p", "the card game of hints, with 2 to 5 players (JaxMARL)"

@@ -1,11 +1,11 @@
 """Overcooked V2 (Gessler et al. 2025): Overcooked with more to find out and to tell each other.
 
 Settings as published for JaxMARL's baseline: a cook sees two cells in every direction and begins
-anywhere in its room, a wrong soup costs what a right one pays (20), and every right one changes
-the recipe. Pressing a recipe's button costs 5. The reward's shaping (an ingredient that the
-recipe wants 3, a plate in time 3, the right soup onto a plate 5), the limit of 400 transitions
-and ``LAYOUT-shaped`` are as in ``qtot.envs.overcooked``; the state is the whole kitchen, which
-shows the recipe.
+anywhere in its room, a wrong soup costs what a right one pays (20), and after every right one
+the recipe is drawn anew. Pressing a recipe's button costs 5. ``LAYOUT-shaped`` (an ingredient
+that the recipe wants 3, a plate in time 3, the right soup onto a plate 5) and the limit of 400
+transitions are as in ``qtot.envs.overcooked``; the state is the whole kitchen, which shows the
+recipe.
 
 The package's ``long_room`` has one cook, so no team.
 """

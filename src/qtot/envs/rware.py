@@ -7,8 +7,8 @@ many.
 
 Jumanji moves the robots one after the other. Where two of them collide the episode ends truly,
 which also happens to a robot that follows closely behind one of a later number; in the original,
-robots only block each other's way. The package has no global state, so the state is the agents'
-observations side by side.
+robots only block each other's way. A loaded robot that waits among the shelves sets its shelf down.
+The package has no global state, so the state is the agents' observations side by side.
 """
 
 from __future__ import annotations

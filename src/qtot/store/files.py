@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from qtot.errors import QtotError
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """All of ``data`` under ``path``, or what was there before."""
@@ -27,3 +29,16 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents where it is missing.
+
+    Raises:
+        QtotError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QtotError(f"folder {path} cannot be made ({error}); choose another") from None
+    return path

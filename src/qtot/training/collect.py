@@ -124,7 +124,7 @@ class Collector(NamedTuple):
         stats: Statistics,
         epsilon: Float[Array, ""],
     ) -> Slots:
-        """The slot that comes next, ``[1, E, ...]``, without playing it: it is bootstrapped from."""
+        """The slot that comes next, ``[1, E, ...]``, seen but not played: for bootstrapping."""
         stream = actors.stream
         seen, action, _ = self.act(key, actors, networks, stats, epsilon)
         none = jnp.zeros(self.envs)

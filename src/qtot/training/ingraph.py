@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from qtot.config import TrainConfig
 from qtot.core.learner import Learner, TrainState
@@ -37,6 +37,16 @@ class Progress(NamedTuple):
     learned: dict[str, Float[Array, ""]]
     """sums over updates"""
     updates: Float[Array, ""]
+
+
+class Rollout(NamedTuple):
+    """What one collection brought."""
+
+    slots: Slots
+    start: SequenceStart
+    tally: Tally
+    active: Bool[Array, ""]
+    """False for a seed that has taken all its steps, whose experience does not count"""
 
 
 class RunState(NamedTuple):
@@ -155,7 +165,7 @@ class Program(NamedTuple):
         if self.collector.whole_episodes:
             memory = train.online.initial_memory(self.collector.envs)
             return Batch(slots, start._replace(memory=memory))
-        key, epsilon = jax.random.fold_in(key, 1), self.learner.epsilon(train)
+        key, epsilon = jax.random.fold_in(key, 1), self.learner.epsilon(train.env_steps)
         last = self.collector.peek(key, after, train.online, train.stats, epsilon)
         return Batch(jax.tree.map(lambda x, y: jnp.concatenate([x, y]), slots, last), start)
 
@@ -167,62 +177,50 @@ class Program(NamedTuple):
         # A seed that has taken all its steps stands still while slower ones finish.
         active = state.train.env_steps < self.config.steps
         actors, slots, start, tally = self.collect(
-            collect_key, state.actors, state.train, self.learner.epsilon(state.train)
+            collect_key, state.actors, state.train, self.learner.epsilon(state.train.env_steps)
         )
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
-        state = state._replace(actors=actors)
+        state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
         if state.replay is None:
-            return self._learn_once(state, collect_key, slots, start, tally, active)
-        return self._learn_from_replay(state, learn_key, slots, start, tally, active)
+            return self._learn_once(state, collect_key, rollout)
+        return self._learn_from_replay(state, learn_key, rollout)
 
-    def _count(self, train: TrainState, slots: Slots, tally: Tally, active: Array) -> TrainState:
+    def _count(self, train: TrainState, rollout: Rollout) -> TrainState:
         """The steps taken, and what was seen in them."""
         stats = jax.tree.map(
-            lambda new, old: jnp.where(active, new, old),
-            self.learner.observe(train.stats, slots),
+            lambda new, old: jnp.where(rollout.active, new, old),
+            self.learner.observe(train.stats, rollout.slots),
             train.stats,
         )
-        steps = train.env_steps + tally.transitions.astype(jnp.int32)
+        steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
         return train._replace(env_steps=steps, stats=stats)
 
     def _learn_once(
-        self,
-        state: SeedState,
-        key: Key,
-        slots: Slots,
-        start: SequenceStart,
-        tally: Tally,
-        active: Array,
+        self, state: SeedState, key: Key, rollout: Rollout
     ) -> tuple[SeedState, Progress]:
         """One update on the rollout, by the very policy that played it: counters and running
         moments move on only afterwards.
         """
-        train = state.train
-        batch = self.rollout_batch(key, state.actors, train, slots, start)
+        train, active = state.train, rollout.active
+        batch = self.rollout_batch(key, state.actors, train, rollout.slots, rollout.start)
         learned, metrics = self.learner.update(train, batch)
         train = jax.tree.map(lambda new, old: jnp.where(active, new, old), learned, train)
         metrics = {k: jnp.where(active, v, 0.0) for k, v in metrics.items()}
-        train = self._count(train, slots, tally, active)
-        return state._replace(train=train), Progress(tally, metrics, active.astype(jnp.float32))
+        state = state._replace(train=self._count(train, rollout))
+        return state, Progress(rollout.tally, metrics, active.astype(jnp.float32))
 
     def _learn_from_replay(
-        self,
-        state: SeedState,
-        key: Key,
-        slots: Slots,
-        start: SequenceStart,
-        tally: Tally,
-        active: Array,
+        self, state: SeedState, key: Key, rollout: Rollout
     ) -> tuple[SeedState, Progress]:
         """Store the rollout, then spend the credit that it earns."""
         assert self.replay is not None
         assert state.replay is not None
-        config = self.config
-        train = self._count(state.train, slots, tally, active)
-        replay = self.replay.add(state.replay, slots, start)
-        ready = self.replay.stored(replay) * self.collector.envs >= config.replay.warmup
-        unit = tally.transitions if config.collect.update_unit == "step" else tally.episodes
-        credit = state.credit + jnp.where(ready, unit * config.collect.update_ratio, 0.0)
+        collect, tally = self.config.collect, rollout.tally
+        train = self._count(state.train, rollout)
+        replay = self.replay.add(state.replay, rollout.slots, rollout.start)
+        ready = self.replay.stored(replay) * collect.envs >= self.config.replay.warmup
+        unit = tally.transitions if collect.update_unit == "step" else tally.episodes
+        credit = state.credit + jnp.where(ready, unit * collect.update_ratio, 0.0)
         train, credit, learned, updates = self._spend(train, replay, key, credit)
         state = state._replace(train=train, replay=replay, credit=credit)
         return state, Progress(tally, learned, updates)

@@ -27,7 +27,6 @@ from qtot.training.resources import check_memory, device_facts, git_commit, nbyt
 from qtot.training.rows import means_of, number, score
 from qtot.training.timing import compile_together, parts, time_split
 
-
 PARTS = ("agent", "mixer", "critic")
 
 
@@ -177,7 +176,7 @@ class Training:
                 "env_steps": train.env_steps[i],
                 "episodes": self.episodes[i],
                 "updates": train.updates[i],
-                "epsilon": self.program.learner.epsilon(jax.tree.map(lambda x: x[i], train)),  # noqa: B023
+                "epsilon": self.program.learner.epsilon(jnp.asarray(train.env_steps[i])),
             }
             if progress is not None:
                 row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023

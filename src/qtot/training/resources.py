@@ -59,11 +59,11 @@ def check_memory(program: Program) -> dict[str, int]:
             "--collect.envs or --agent.hidden"
         ) from None
     if ring is None:
-        key = jax.random.key(0)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), seeds)
-        per_row = config.seeds * nbytes(
-            jax.eval_shape(lambda s: program.collect(key, s.actors, s.train, jnp.zeros(()))[1:3], one)
+        rollout = jax.eval_shape(
+            lambda s: program.collect(s.key, s.actors, s.train, jnp.zeros(()))[1:3], one
         )
+        per_row = config.seeds * nbytes(rollout)
     else:
         per_row = nbytes(seeds.replay) / ring.rows
     need = {

@@ -77,7 +77,8 @@ def greedy_actions(
     """Every agent's best legal action at each slot, by its own mask: by the online network for
     double Q-learning (van Hasselt et al. 2016), else by the target network.
     """
-    return masked_argmax(jax.lax.stop_gradient(q) if config.double_q else q_slow, slots.avail_actions)
+    judge = jax.lax.stop_gradient(q) if config.double_q else q_slow
+    return masked_argmax(judge, slots.avail_actions)
 
 
 def returns_of(

@@ -60,7 +60,8 @@ def qtran_loss(
     online: Networks, target: Networks, batch: Batch, objective: Objective
 ) -> tuple[Float[Array, ""], Metrics]:
     """L_td + opt · L_opt + nopt · L_nopt (eq. 4, 6, 7, with Q̂ fixed in the last two)."""
-    assert online.mixer is not None
+    mixer = online.mixer
+    assert mixer is not None
     config, terms, burn_in = objective.target, objective.terms, objective.burn_in
     batch = scrub(batch)
     slots = batch.slots
@@ -76,7 +77,7 @@ def qtran_loss(
 
     # The sum plus V(s): equal to the joint Q where the agents are greedy, elsewhere not below it.
     def summed(action: Array) -> Array:
-        return online.mixer(transitions(mixer_inputs(slots, q, hidden, action)))
+        return mixer(transitions(mixer_inputs(slots, q, hidden, action)))
 
     value = online.critic.value(slots.state[:-1])
     greedy = masked_argmax(jax.lax.stop_gradient(q), slots.avail_actions)

@@ -1,0 +1,98 @@
+"""Learning curves over seeds: runs that can be gone on with, and figures like the papers'."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from qtot.api import Run, load, train_config
+from qtot.config import TrainConfig
+from qtot.errors import QtotError
+from qtot.evaluation.statistics import median_interval
+from qtot.reproduce.page import Settings
+from qtot.store.files import make_folder
+
+Curves = dict[str, dict[str, list[float]]]
+"""by method: ``steps``, and for each seed ``seed-S``, the metric at these steps"""
+
+
+def train_seeds(
+    configs: Mapping[str, TrainConfig], seeds: int, metric: str, settings: Settings
+) -> Curves:
+    """The metric over time of every method and seed, each a run of its own below ``out/runs``.
+
+    A seed that was finished by an earlier call is not trained again; one that was interrupted
+    begins anew.
+    """
+    folder = make_folder(settings.out / "runs")
+    # All seeds of a method are the same program: compile it once.
+    jax.config.update(
+        "jax_compilation_cache_dir", str(make_folder(settings.out / "runs" / "cache"))
+    )
+    curves: Curves = {}
+    for name, config in configs.items():
+        entry: dict[str, list[float]] = {}
+        for seed in range(seeds):
+            run = finished(replace(config, seed=seed), folder / f"{name}-seed-{seed}", settings)
+            rows = [row for row in run.metrics() if metric in row]
+            entry["steps"] = [_rounded(row["env_steps"], config) for row in rows]
+            entry[f"seed-{seed}"] = [row[metric] for row in rows]
+            final, wall_s = entry[f"seed-{seed}"][-1], run.result()[0]["wall_s"]
+            settings.say(f"{name} seed {seed}: {metric} {final:.3g} after {wall_s:.0f} s")
+        curves[name] = entry
+    return curves
+
+
+def _rounded(steps: int, config: TrainConfig) -> int:
+    """The evaluation's own step: rows come after an iteration, which may overshoot it."""
+    every = config.evaluation.every or config.steps
+    return min(steps // every * every, config.steps) if steps < config.steps else config.steps
+
+
+def finished(config: TrainConfig, path: Path, settings: Settings) -> Run:
+    """The run at ``path``: as it is when it is complete, else trained from the beginning."""
+    if path.exists():
+        try:
+            run = load(path)
+            if run.result() and run.config == config:
+                settings.say(f"{path.name}: finished before")
+                return run
+        except QtotError:
+            pass  # a folder that was cut off while it was written
+        shutil.rmtree(path)
+    return train_config(config, path, quiet=True)
+
+
+def at_seeds(entry: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """``[seeds, evaluations]``"""
+    return np.array([values for key, values in entry.items() if key != "steps"])
+
+
+def final(entry: Mapping[str, Sequence[float]]) -> list[float]:
+    """The last value of every seed."""
+    return [float(x) for x in at_seeds(entry)[:, -1]]
+
+
+def median_cell(values: Sequence[float], form: str) -> str:
+    """Median with its 95 % bootstrap interval, and every seed."""
+    low, high = median_interval(values)
+    seeds = " ".join(format(v, form) for v in values)
+    return f"{np.median(values):{form}} [{low:{form}}, {high:{form}}]\n{seeds}"
+
+
+def draw_curves(ax: Any, curves: Curves, label: str) -> None:
+    """Median over seeds, and the range from the lower to the upper quartile."""
+    for name, entry in curves.items():
+        values = at_seeds(entry)
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+        (line,) = ax.plot(entry["steps"], middle, label=name)
+        ax.fill_between(entry["steps"], low, high, color=line.get_color(), alpha=0.2, lw=0)
+    ax.set(xlabel="environment steps", ylabel=label)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
