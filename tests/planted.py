@@ -21,6 +21,8 @@ text has to occur exactly once) when the code it changes is rewritten.
     a resume loses something .............. a state taken out and put back; where a chunk ends
     a dead agent ends the episode ......... one dead agent; SMAX with one dead ally
     learning that does not learn .......... two-step game; coordination game
+    parts of the later methods ............ plain loops of their losses; what each term trains
+    another policy learns than played ..... probabilities of the actions, played and learned from
 """
 
 from __future__ import annotations
@@ -150,10 +152,8 @@ BUGS: dict[str, Bug] = {
     "the_next_value_is_masked_by_this_step": Bug(
         "next-step values masked with this step's avail_actions",
         "core/losses/base.py",
-        "return masked_argmax(jax.lax.stop_gradient(q) if config.double_q else q_slow, "
-        "slots.avail_actions)",
-        "return masked_argmax(jax.lax.stop_gradient(q) if config.double_q else q_slow, "
-        "jnp.roll(slots.avail_actions, 1, axis=0))",
+        "return masked_argmax(judge, slots.avail_actions)",
+        "return masked_argmax(judge, jnp.roll(slots.avail_actions, 1, axis=0))",
         (
             "test_loss.py::test_the_target_uses_the_next_slots_own_mask[double]",
             "test_values.py::test_next_values_are_masked_by_the_next_slots_mask",
@@ -240,9 +240,9 @@ BUGS: dict[str, Bug] = {
     ),
     "epsilon_counts_updates": Bug(
         "epsilon schedules count updates instead of environment steps",
-        "core/learner.py",
-        "return epsilon_at(self.exploration, train.env_steps)",
-        "return epsilon_at(self.exploration, train.updates)",
+        "training/ingraph.py",
+        "state.actors, state.train, self.learner.epsilon(state.train.env_steps)",
+        "state.actors, state.train, self.learner.epsilon(state.train.updates)",
         ("test_training.py::test_what_is_explored_follows_environment_steps",),
     ),
     "the_learning_rate_counts_updates": Bug(
@@ -258,8 +258,8 @@ BUGS: dict[str, Bug] = {
     "more_environments_learn_less": Bug(
         "more parallel environments silently mean fewer updates per step",
         "training/ingraph.py",
-        "jnp.where(ready, unit * config.collect.update_ratio, 0.0)",
-        "jnp.where(ready, unit / self.collector.envs * config.collect.update_ratio, 0.0)",
+        "jnp.where(ready, unit * collect.update_ratio, 0.0)",
+        "jnp.where(ready, unit / collect.envs * collect.update_ratio, 0.0)",
         (f"{RATIO}[step]", f"{RATIO}[episode]"),
     ),
     "fractions_of_an_update_are_lost": Bug(
@@ -326,6 +326,84 @@ BUGS: dict[str, Bug] = {
             "test_training.py::test_a_small_coordination_game_is_learned[qmix]",
             "test_two_step.py::test_q_tot_and_the_greedy_return_are_the_published_ones[qmix]",
         ),
+    ),
+    "the_greedy_value_comes_from_the_agents": Bug(
+        "weighted QMIX regresses on its own monotone value instead of on Q*",
+        "core/losses/weighted.py",
+        "best_value = jax.lax.stop_gradient(target.critic(pick(central_slow, best), slots.state))",
+        "best_value = jax.lax.stop_gradient(target.critic(pick(q_slow, best), slots.state))",
+        ("test_losses.py::test_loss_and_metrics_equal_a_plain_loop[cw]",),
+    ),
+    "the_weight_is_on_the_wrong_side": Bug(
+        "weighted QMIX weights down what it should not",
+        "core/losses/weighted.py",
+        "lambda error, is_greedy, exceeds: error < 0.0",
+        "lambda error, is_greedy, exceeds: error > 0.0",
+        ("test_losses.py::test_loss_and_metrics_equal_a_plain_loop[ow]",),
+    ),
+    "a_critic_starts_from_the_agents_memory": Bug(
+        "a critic's own recurrent state is not stored with the sequence",
+        "core/losses/weighted.py",
+        "after = online.agent.memory_size",
+        "after = 0",
+        (
+            "test_losses.py::test_loss_and_metrics_equal_a_plain_loop[cw]",
+            "test_losses.py::test_burning_in_serves_a_critics_own_agents_too",
+        ),
+    ),
+    "a_rollout_is_learned_from_under_the_next_epsilon": Bug(
+        "an on-policy method learns from another policy than the one that played",
+        "training/ingraph.py",
+        "batch = self.rollout_batch(key, state.actors, train, rollout.slots, rollout.start)",
+        "train = self._count(train, rollout)\n"
+        "        batch = self.rollout_batch(key, state.actors, train, rollout.slots, rollout.start)",
+        ("test_on_policy.py::test_the_rollout_is_learned_from_by_the_policy_that_played_it",),
+    ),
+    "a_rollout_ends_where_it_began": Bug(
+        "a piece of a stream bootstraps from the wrong observation",
+        "training/collect.py",
+        "        stream = actors.stream\n        seen, action, _ =",
+        "        actors = self.init(key, networks)\n        stream = actors.stream\n"
+        "        seen, action, _ =",
+        ("test_on_policy.py::test_a_piece_of_a_stream_goes_on_where_the_last_one_ended",),
+    ),
+    "the_baseline_is_the_value_itself": Bug(
+        "COMA's baseline is not the policy's mean over the agent's own actions",
+        "core/losses/coma.py",
+        "baseline = jnp.sum(probabilities * q, axis=-1)",
+        "baseline = jnp.max(q, axis=-1)",
+        ("test_losses.py::test_loss_and_metrics_equal_a_plain_loop[coma]",),
+    ),
+    "a_critic_sees_the_agents_own_action": Bug(
+        "COMA's critic is told the action that it should be counterfactual about",
+        "core/losses/coma.py",
+        "others = for_each(taken).reshape(*lead, n, n, -1) * (1.0 - jnp.eye(n))[..., None]",
+        "others = for_each(taken).reshape(*lead, n, n, -1)",
+        ("test_losses.py::test_loss_and_metrics_equal_a_plain_loop[coma]",),
+    ),
+    "the_joint_q_follows_the_sum": Bug(
+        "QTRAN's joint Q is trained by the losses that should only bind the sum to it",
+        "core/losses/qtran.py",
+        "gap = summed(greedy) + value - jax.lax.stop_gradient(joint_greedy)",
+        "gap = summed(greedy) + value - joint_greedy",
+        ("test_losses.py::test_qtrans_joint_q_is_fixed_in_the_losses_that_bind_the_sum_to_it",),
+    ),
+    "an_advantage_is_above_zero": Bug(
+        "QPLEX's importance is negative somewhere, so the argmax is not the agents'",
+        "core/mixers/qplex.py",
+        "strength = jnp.abs(key(state)) + ABOVE_ZERO",
+        "strength = key(state) + ABOVE_ZERO",
+        (
+            "test_mixers.py::test_monotone_mixers_keep_the_joint_argmax[qplex]",
+            "test_mixers.py::test_the_weights_of_qplex_are_above_zero_and_depend_on_the_joint_action",
+        ),
+    ),
+    "groups_are_mixed_up": Bug(
+        "agents of a group use another group's network",
+        "core/agent.py",
+        "index = np.asarray(self.groups)",
+        "index = np.sort(np.asarray(self.groups))",
+        ("test_agents.py::test_agents_of_a_group_are_alike_and_groups_are_not",),
     ),
     "the_target_networks_are_never_copied": Bug(
         "QMIX worked only on paper: no learning test",

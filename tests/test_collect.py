@@ -14,9 +14,10 @@ from small import small_config
 
 
 @functools.cache
-def collector_of(env, envs=4, length=8, sequences="segments", memory="none"):
+def collector_of(env, envs=4, length=8, sequences="segments", memory="none", algo="qmix"):
     config = small_config(
         env,
+        algo,
         collect={"envs": envs},
         replay={"length": length, "sequences": sequences},
         agent={"memory": memory, "prev_action": memory == "gru"},
@@ -104,6 +105,26 @@ def test_a_segment_starts_from_the_memory_and_action_that_preceded_it():
             np.testing.assert_array_equal(starts[t // 3].prev_action, previous[t])
         args = (slots.obs[t], previous[t].astype(np.int32), slots.first[t])
         _, _, memory = agent.unroll(*(jnp.asarray(x)[None] for x in args), memory)
+
+
+def test_a_segment_is_stored_with_the_memory_of_a_critics_own_agents_too():
+    kwargs = {"length": 3, "memory": "gru", "epsilon": 0.0, "algo": "cw_qmix"}
+    slots, starts, _, seed = collect("probe/memory", times=3, **kwargs)
+    online = seed.train.online
+    own, central = online.agent, online.critic.agent
+    previous = np.concatenate([np.full_like(slots.action[:1], -1), slots.action[:-1]])
+    memories = [agent.initial_memory(4) for agent in (own, central)]
+    for t in range(9):
+        if t % 3 == 0:
+            stored = starts[t // 3].memory
+            np.testing.assert_allclose(stored, np.concatenate(memories, axis=-1), atol=1e-6)
+        args = (slots.obs[t], previous[t].astype(np.int32), slots.first[t])
+        args = tuple(jnp.asarray(x)[None] for x in args)
+        memories = [
+            agent.unroll(*args, memory)[2]
+            for agent, memory in zip((own, central), memories, strict=True)
+        ]
+    assert not np.allclose(*memories, atol=1e-3)
 
 
 def test_whole_episodes_begin_anew_each_time_and_pad_after_the_end():

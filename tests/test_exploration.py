@@ -1,4 +1,6 @@
-"""Epsilon-greedy: the schedule, and who explores what how often. All keys are fixed."""
+"""Epsilon-greedy and softmax policies: the schedule, and who explores what how often. All keys are
+fixed.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from qtot.core.config import ExplorationConfig
-from qtot.core.exploration import epsilon_at, epsilon_greedy
+from qtot.core.exploration import epsilon_at, epsilon_greedy, policy, sample_policy
 from qtot.core.masks import masked_argmax, masked_max, masked_mean, pick
 
 act = jax.jit(epsilon_greedy)
@@ -123,6 +126,113 @@ def test_no_illegal_action_is_ever_taken(seed: int, epsilon: float, scale: float
     some = avail.any(axis=-1)
     assert legal[some].all()
     assert (actions[~some] == 0).all()
+
+
+# Policies (COMA) ------------------------------------------------------------------------------
+
+probabilities = jax.jit(policy)
+
+
+def some_logits(rng: np.random.Generator, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and masks; the last agent of the last environment has no legal action."""
+    legal = rng.random((E, N, A)) < 0.6
+    legal[..., 1], legal[-1, -1] = True, False
+    return (scale * rng.normal(size=(E, N, A))).astype(np.float32), legal
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_a_policy_is_a_masked_mixture_of_softmax_and_uniform_choice(epsilon: float):
+    logits, legal = some_logits(np.random.default_rng(0))
+    pi = np.asarray(probabilities(logits, legal, epsilon))
+    for at in np.ndindex(E, N):
+        expected = oracle.policy(oracle.f64(logits[at]), legal[at], epsilon)
+        np.testing.assert_allclose(pi[at], expected, rtol=1e-5, atol=1e-7)
+    some = legal.any(axis=-1)
+    np.testing.assert_allclose(pi.sum(axis=-1), some, rtol=1e-6)
+    assert (pi[~legal] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e30])
+def test_no_legal_action_is_less_likely_than_epsilon_over_all_actions(scale: float):
+    logits, legal = some_logits(np.random.default_rng(1), scale)
+    pi = np.asarray(probabilities(logits, legal, 0.2))
+    assert np.isfinite(pi).all()
+    assert (pi[legal] >= 0.2 / A * (1 - 1e-6)).all()
+    assert pi[legal].min() < 0.2  # and that is not because all are alike
+    np.testing.assert_allclose(pi.sum(axis=-1), legal.any(axis=-1), rtol=1e-6)
+
+
+def test_a_policy_has_a_finite_gradient_even_where_nothing_is_legal():
+    logits, legal = some_logits(np.random.default_rng(2))
+    probe = np.random.default_rng(3).normal(size=logits.shape)
+
+    def total(logits: jax.Array, legal: jax.Array) -> jax.Array:
+        return jnp.sum(policy(logits, legal, 0.1) * probe)
+
+    gradient = jax.jit(jax.grad(total))(logits, jnp.asarray(legal))
+    assert np.isfinite(gradient).all()
+    assert (np.asarray(gradient)[-1, -1] == 0).all()
+    assert (np.asarray(gradient)[0] != 0).any()
+
+
+@jax.jit
+def policy_draws(logits: jax.Array, avail: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """Joint actions for many keys, ``[DRAWS, *b, N]``."""
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    return jax.vmap(lambda key: sample_policy(key, logits, avail, epsilon))(keys)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_actions_are_drawn_as_often_as_the_policy_says(epsilon: float):
+    logits, legal = some_logits(np.random.default_rng(4), 1.0)
+    actions = np.asarray(policy_draws(logits, legal, jnp.asarray(epsilon)))
+    for e, n in np.ndindex(E, N):
+        counts = np.bincount(actions[:, e, n], minlength=A)
+        if not legal[e, n].any():
+            assert counts[0] == DRAWS
+            continue
+        expected = DRAWS * oracle.policy(oracle.f64(logits[e, n]), legal[e, n], epsilon)
+        assert (counts[~legal[e, n]] == 0).all()
+        mine = legal[e, n]
+        assert mine.sum() == 1 or chi_square(counts[mine], expected[mine]), (e, n, counts)
+
+
+def test_agents_and_environments_draw_from_their_policies_independently():
+    actions = np.asarray(policy_draws(Q, ALL, jnp.asarray(0.2))).reshape(DRAWS, E * N)
+    own = oracle.policy(oracle.f64(Q[0, 0]), np.ones(A, bool), 0.2)
+    for i, j in itertools.combinations(range(E * N), 2):
+        joint = np.bincount(actions[:, i] * A + actions[:, j], minlength=A * A)
+        assert chi_square(joint, DRAWS * np.outer(own, own).ravel()), (i, j)
+
+
+draw = jax.jit(sample_policy)
+
+
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    epsilon=st.sampled_from([0.0, 1e-6, 0.5, 1.0]),
+    scale=st.sampled_from([0.0, 1.0, 30.0]),
+)
+def test_no_illegal_action_is_ever_drawn(seed: int, epsilon: float, scale: float):
+    rng = np.random.default_rng(seed)
+    shape = (40, 5, 6)
+    avail = rng.random(shape) < rng.random()
+    logits = (scale * rng.normal(size=shape)).astype(np.float32)
+    actions = np.asarray(draw(jax.random.key(seed), logits, avail, jnp.asarray(epsilon)))
+    legal = np.take_along_axis(avail, actions[..., None], axis=-1)[..., 0]
+    some = avail.any(axis=-1)
+    assert legal[some].all()
+    assert (actions[~some] == 0).all()
+
+
+@pytest.mark.parametrize("worth", [50.0, 1e4])
+def test_an_illegal_action_hides_no_legal_one(worth: float):
+    """Without epsilon, nothing but the logits of legal actions matters to what is drawn."""
+    logits = np.array([[[worth, 0.0, 1.0]]], np.float32)
+    legal = np.array([[[False, True, True]]])
+    pi = np.asarray(probabilities(logits, legal, 0.0))[0, 0]
+    np.testing.assert_allclose(pi, [0.0, *oracle.policy(np.array([0.0, 1.0]), [True] * 2, 0.0)], rtol=1e-4)
+    assert set(np.asarray(policy_draws(logits, legal, jnp.asarray(0.0))).ravel()) == {1, 2}
 
 
 def test_masked_choices_on_small_tables():

@@ -8,15 +8,29 @@ import numpy as np
 import pytest
 
 import qtot
-from qtot.reproduce.two_step import reproduce
+from qtot.core.methods import METHODS
+from qtot.reproduce import reproduce
 
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize(
-    "env", ["smax/2s3z", "smax/8m", "mpe/simple_spread", "mpe/simple_speaker_listener"]
-)
-@pytest.mark.parametrize("algo", ["qmix", "vdn", "iql"])
+CASES = [
+    *(("smax/2s3z", algo) for algo in METHODS),
+    *(
+        (env, algo)
+        for env in ("smax/8m", "mpe/simple_spread", "mpe/simple_speaker_listener")
+        for algo in ("qmix", "vdn", "iql")
+    ),
+    *(
+        (env, "qmix")
+        for env in ("lbf/8x8-2p-2f-coop", "rware/tiny-2ag", "hanabi/2p-small", "riddle/switch-3")
+    ),
+    ("overcooked/cramped_room-shaped", "qmix"),
+    ("predator_prey/p2", "ow_qmix"),
+]
+
+
+@pytest.mark.parametrize(("env", "algo"), CASES)
 def test_every_method_trains_on_every_kind_of_task(env, algo, tmp_path):
     run = qtot.train(
         env, algo, steps=20_000, out=tmp_path / "run", quiet=True, replay={"capacity": 1_000}
@@ -55,5 +69,15 @@ def test_smax_3m_is_learned_in_a_third_of_the_default_steps(tmp_path):
     assert qtot.evaluate(run, episodes=256)[0]["win_rate"] > 0.4
 
 
-def test_two_step_agrees_with_the_paper_over_five_seeds(tmp_path):
-    assert reproduce(seeds=5, out=str(tmp_path)) == 0
+def test_coma_learns_to_win(tmp_path):
+    """Untrained agents, and random ones, win next to nothing on this map."""
+    run = qtot.train("smax/3m", "coma", steps=300_000, seeds=3, out=tmp_path / "run", quiet=True)
+    before = [row["eval/win_rate"] for row in run.metrics() if row["env_steps"] == 0]
+    after = [row["win_rate"] for row in qtot.evaluate(run, episodes=256)]
+    assert max(before) < 0.1
+    assert min(after) > 0.2, after
+
+
+@pytest.mark.parametrize("name", ["two-step", "non-monotonic", "random-matrix", "predator-prey"])
+def test_experiments_come_out_as_published_in_their_quick_form(name, tmp_path):
+    assert reproduce(name, quick=True, out=str(tmp_path)) == 0

@@ -59,6 +59,7 @@ def both(algo: str, sizes: Sizes = SIZES, config: Any = None) -> tuple[Networks,
         ("coma", LAMBDA, 2),
         ("coma", TargetConfig(gamma=0.9, td_lambda=0.7, time_limit="end"), 0),
     ],
+    ids=["qatten", "qplex", "cw", "cw-max", "ow", "qtran", "qtran-max", "coma", "coma-limit"],
 )
 def test_loss_and_metrics_equal_a_plain_loop(algo: str, config: TargetConfig, burn_in: int):
     online, target = both(algo)

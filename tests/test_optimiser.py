@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import builders
-from qtot.core.config import OptimiserConfig, TargetConfig
+from qtot.core.config import CriticConfig, ExplorationConfig, OptimiserConfig, TargetConfig
 from qtot.core.learner import Learner, TrainState
+from qtot.core.networks import Networks
 from qtot.core.optimiser import clip, learning_rate, make_optimiser
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -212,3 +213,51 @@ def test_target_networks_begin_as_copies():
     assert equal(state.online, state.target)
     assert int(state.updates) == int(state.env_steps) == 0
     assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves((state.opt_state, state.stats)))
+
+
+# A norm and a rate for each -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("algo", "apart"), [("qtran", False), ("coma", True)])
+def test_actors_and_their_critic_are_clipped_apart_and_all_else_together(algo: str, apart: bool):
+    """The critic's gradient is a million times that of the agents."""
+    learner = builders.make_learner(algo, optimiser=OptimiserConfig(clip=2.0))
+    shapes = builders.random_networks(0, algo)
+    grads = builders.randomised(np.random.default_rng(0), shapes, 1.0)
+    large = jax.tree.map(lambda g: np.float32(1e6) * g, grads.critic)
+    clipped = jax.tree.map(np.asarray, learner._clip(Networks(grads.agent, grads.mixer, large)))
+
+    def norm(tree: Any) -> float:
+        return float(np.sqrt(sum((np.float64(g) ** 2).sum() for g in jax.tree.leaves(tree))))
+
+    assert norm(clipped.critic) == pytest.approx(2.0, rel=1e-4)
+    if apart:
+        assert norm(clipped.agent) == pytest.approx(2.0, rel=1e-4)
+    else:
+        assert 0 < norm(clipped.agent) < 1e-3
+
+
+@pytest.mark.parametrize("algo", ["cw_qmix", "qtran", "coma"])
+def test_a_critic_moves_at_its_own_multiple_of_the_rate(algo: str):
+    after, at = {}, {}
+    for multiple in (1.0, 3.0):
+        learner = builders.make_learner(
+            algo,
+            SIZES,
+            agent=builders.agent_config(SIZES, memory="none"),
+            critic=CriticConfig(embed=6, lr=multiple),
+            exploration=ExplorationConfig(start=0.1, end=0.1),
+        )
+        shapes = jax.eval_shape(learner.init, jax.random.key(0))
+        state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        networks = [builders.random_networks(i, algo, SIZES, learner.agent) for i in (1, 2)]
+        state = state._replace(online=networks[0], target=networks[1])
+        after[multiple] = jax.jit(learner.update)(state, BATCH)[0].online
+        at[multiple] = state.online
+    for part, factor in (("agent", 1.0), ("mixer", 1.0), ("critic", 3.0)):
+        start, one, three = (getattr(x, part) for x in (at[1.0], after[1.0], after[3.0]))
+        moved = False
+        for x, a, b in zip(*(jax.tree.leaves(y) for y in (start, one, three)), strict=True):
+            np.testing.assert_allclose(b - x, factor * (a - x), rtol=1e-2, atol=1e-6)
+            moved |= bool((np.asarray(a) != x).any())
+        assert moved or start is None or not jax.tree.leaves(start)

@@ -226,6 +226,10 @@ def test_every_number_has_a_range():
         ("agent.encoder", 64, "agent.encoder must be .*got 64"),
         ("agent.encoder", "64", "agent.encoder must be .*got "),
         ("agent", 5, "agent must be .*got 5"),
+        ("agent.cnn", (8, 0), "agent.cnn must be .* at least 1, got 0"),
+        ("agent.cnn", (8.0,), "agent.cnn must be a tuple of whole numbers"),
+        ("agent.groups", (0, True), "agent.groups must be a tuple of whole numbers"),
+        ("agent.module", None, "agent.module must be a string, got None"),
         ("exploration", None, "exploration must be .*got None"),
         ("mixer.hypernet_layers", 3, "unknown mixer.hypernet_layers '3'; choose one of: 1, 2"),
         ("mixer.hypernet_layers", "2", "mixer.hypernet_layers must be 1 or 2, got '2'"),
@@ -262,6 +266,23 @@ def test_a_value_of_the_wrong_kind_is_refused(where: str, value: Any, message: s
             {"replay": {"capacity": 10, "warmup": 11}},
             "replay.warmup 11 is more than replay.capacity 10, so learning would never start",
         ),
+        ({"agent": {"groups": (0, 1)}}, r"agent.sharing all with agent.groups \(0, 1\): name"),
+        ({"agent": {"sharing": "groups"}}, "agent.sharing groups with agent.groups empty: name"),
+        (
+            {"agent": {"sharing": "none", "groups": (0,)}},
+            r"agent.sharing none with agent.groups \(0,\): name every agent's group with sharing",
+        ),
+        *(
+            (
+                {"agent": {"sharing": "groups", "groups": groups}},
+                "agent.groups must count its groups from 0 without a gap",
+            )
+            for groups in ((1, 2), (0, 2), (0, -1), (-1,))
+        ),
+        (
+            {"agent": {"cnn": (4,), "module": "a:b"}},
+            "agent.cnn and agent.module exclude each other; choose one",
+        ),
         ({"seed": 2**31 - 1, "seeds": 2}, "seed"),  # the last seed would not be a number any more
     ],
 )
@@ -280,6 +301,10 @@ def test_what_cannot_be_combined_is_refused(changes: dict[str, Any], message: st
         {"replay": {"capacity": 10, "warmup": 10}},
         {"exploration": {"start": 0.0, "end": 1.0, "steps": 0}},
         {"agent": {"encoder": ()}},
+        {"agent": {"sharing": "groups", "groups": (1, 0, 1)}},
+        {"agent": {"cnn": (8, 16)}},
+        {"agent": {"module": "a:b"}},
+        {"loss": {"alpha": 0.0, "opt": 0.0, "nopt": 0.0}},
         {"agent": {"encoder": (8, 8, 8)}},
         {"mixer": {"hypernet_layers": 1}},
         {"evaluation": {"every": 0, "episodes": 1, "final_episodes": 1}},

@@ -82,8 +82,12 @@ def final(entry: Mapping[str, Sequence[float]]) -> list[float]:
 def median_cell(values: Sequence[float], form: str) -> str:
     """Median with its 95 % bootstrap interval, and every seed."""
     low, high = median_interval(values)
-    seeds = " ".join(format(v, form) for v in values)
-    return f"{np.median(values):{form}} [{low:{form}}, {high:{form}}]\n{seeds}"
+
+    def text(value: float) -> str:
+        return format(round(value, 6) + 0.0, form)  # no -0.0
+
+    seeds = " ".join(text(v) for v in values)
+    return f"{text(float(np.median(values)))} [{text(low)}, {text(high)}]\n{seeds}"
 
 
 def draw_curves(ax: Any, curves: Curves, label: str) -> None:

@@ -15,6 +15,8 @@ from qtot.errors import QtotError
 from qtot.store.files import make_folder, write_atomic, write_json
 from qtot.training.resources import device_facts, versions
 
+PIPED_WIDTH = 160
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -78,6 +80,8 @@ def publish(page: Page, settings: Settings, name: str, seconds: float) -> None:
         "versions": versions(),
     }
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPED_WIDTH)
     console.print(f"\n{page.title}", style="bold")
     console.print(page.setup)
     for grid in page.grids:

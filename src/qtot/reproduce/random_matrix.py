@@ -24,7 +24,7 @@ EPISODES = 10_000
 def run(settings: Settings) -> Page:
     """Train each method on every game of every size."""
     sizes = QUICK if settings.quick else tuple((n, k) for n in AGENTS for k in ACTIONS)
-    count = settings.count(full=50, quick=20)
+    count = settings.count(full=40, quick=20)
     episodes = EPISODES // 2 if settings.quick else EPISODES
     results: dict[str, dict[str, Any]] = {}
     for n, k in sizes:
@@ -34,7 +34,8 @@ def run(settings: Settings) -> Page:
         entry = results.setdefault(f"{n}x{k}", {})
         for algo in METHODS_SHOWN:
             template = games[0]
-            played = play_games(uniform(algo, episodes), payoffs, lambda _, t=template: t, 1)
+            config = uniform(algo, episodes, collect={"update_ratio": 0.5})
+            played = play_games(config, payoffs, lambda _, t=template: t, 1)
             entry[algo] = (played.returns[:, 0] / best).round(4).tolist()
             settings.say(
                 f"{n}x{k} {algo}: median {np.median(entry[algo]):.3f} ({played.seconds:.0f} s)"
@@ -49,8 +50,9 @@ def run(settings: Settings) -> Page:
         title="Random matrix games",
         setup=(
             f"{count} games of each size, payoffs uniform in [0, 10), played once; one team per "
-            f"game, {episodes} episodes with uniformly random actions, then the greedy joint "
-            "action's payoff divided by the best. Medians over games with 95 % bootstrap intervals."
+            f"game, {episodes} episodes with uniformly random actions, an update for every second; "
+            "then the greedy joint action's payoff divided by the best. Medians over games with "
+            "95 % bootstrap intervals."
         ),
         grids=[Grid("Median normalised return", ("game", *METHODS_SHOWN), rows)],
         notes=[

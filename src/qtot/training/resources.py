@@ -91,7 +91,7 @@ def check_memory(program: Program) -> dict[str, int]:
 
 def versions() -> dict[str, str]:
     """Of everything that decides the numbers."""
-    names = ("jax", "jaxlib", "equinox", "optax", "numpy", "jaxmarl")
+    names = ("jax", "jaxlib", "equinox", "optax", "numpy", "jaxmarl", "jumanji")
     found = {"qtot": __version__, "python": sys.version.split()[0]}
     for name in names:
         try:
