@@ -298,10 +298,7 @@ def td_loss(algo: str, online: Any, target: Any, batch: Any, objective: Any) -> 
     times, envs = parts.action.shape[:2]
     values = np.array(
         [
-            [
-                mix(target.mixer, parts.seen(t, b, parts.best[t, b], slow=True))
-                for b in range(envs)
-            ]
+            [mix(target.mixer, parts.seen(t, b, parts.best[t, b], slow=True)) for b in range(envs)]
             for t in range(1, times)
         ]
     )

@@ -36,7 +36,10 @@ IMAGE = (3, 2, 2)
 
 
 def agent_of(
-    config: AgentConfig, sizes: builders.Sizes = TEAM, obs_shape: tuple[int, ...] = (), seed: int = 0
+    config: AgentConfig,
+    sizes: builders.Sizes = TEAM,
+    obs_shape: tuple[int, ...] = (),
+    seed: int = 0,
 ) -> Agent:
     """With random numbers in every array."""
     sizes = sizes._replace(O=int(np.prod(obs_shape))) if obs_shape else sizes
@@ -448,7 +451,9 @@ def test_a_policy_acts_on_an_image():
     turned, _ = policy.q_values(image.transpose(1, 0, 2).reshape(-1), policy.reset())
     assert not np.allclose(turned, q, atol=1e-4)
     for wrong in (image.transpose(1, 0, 2), image[None], image[..., 0]):
-        with pytest.raises(QtotError, match=r"y expects an observation of shape \(12,\) or \(3, 2, 2\)"):
+        with pytest.raises(
+            QtotError, match=r"y expects an observation of shape \(12,\) or \(3, 2, 2\)"
+        ):
             policy.act(wrong, None, policy.reset())
 
 

@@ -107,7 +107,7 @@ def test_a_segment_starts_from_the_memory_and_action_that_preceded_it():
         _, _, memory = agent.unroll(*(jnp.asarray(x)[None] for x in args), memory)
 
 
-def test_a_segment_is_stored_with_the_memory_of_a_critics_own_agents_too():
+def test_a_segment_is_stored_with_the_memory_of_a_critics_own_agents_too(quick_compile):
     kwargs = {"length": 3, "memory": "gru", "epsilon": 0.0, "algo": "cw_qmix"}
     slots, starts, _, seed = collect("probe/memory", times=3, **kwargs)
     online = seed.train.online

@@ -231,7 +231,9 @@ def test_an_illegal_action_hides_no_legal_one(worth: float):
     logits = np.array([[[worth, 0.0, 1.0]]], np.float32)
     legal = np.array([[[False, True, True]]])
     pi = np.asarray(probabilities(logits, legal, 0.0))[0, 0]
-    np.testing.assert_allclose(pi, [0.0, *oracle.policy(np.array([0.0, 1.0]), [True] * 2, 0.0)], rtol=1e-4)
+    np.testing.assert_allclose(
+        pi, [0.0, *oracle.policy(np.array([0.0, 1.0]), [True] * 2, 0.0)], rtol=1e-4
+    )
     assert set(np.asarray(policy_draws(logits, legal, jnp.asarray(0.0))).ravel()) == {1, 2}
 
 

@@ -253,7 +253,7 @@ def test_its_parts_can_be_timed_and_its_memory_is_known(sequences: str):
 def test_what_does_not_fit_is_not_blamed_on_a_replay(monkeypatch: pytest.MonkeyPatch):
     program = Program.make(make_env(everything.NAME), config_of(collect={"envs": 50_000}))
     monkeypatch.setattr(resources, "free_memory", lambda: 2**20)
-    with pytest.raises(QtotError, match="use fewer --seeds or --collect.envs"):
+    with pytest.raises(QtotError, match=r"use fewer --seeds or --collect\.envs"):
         resources.check_memory(program)
 
 

@@ -121,7 +121,7 @@ def test_the_paper_preset_decides_everything_that_learning_depends_on():
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_every_preset_is_valid_and_the_same_for_every_method_without_a_critic(family: str, preset: str):
+def test_every_preset_is_valid_and_alike_for_methods_without_a_critic(family: str, preset: str):
     env = f"{family}/{FAMILIES[family].example}"
     configs = [validate(preset_config(env, algo, preset)) for algo in METHODS]
     assert [c.algo for c in configs] == list(METHODS)

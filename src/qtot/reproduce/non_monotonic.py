@@ -82,7 +82,7 @@ def run(settings: Settings) -> Page:
         results=results,
         agrees=not failures,
         draw=lambda figure: _draw(figure, results, payoffs),
-        size=(11.0, 5.0),
+        size=(12.0, 3.4),
     )
 
 

@@ -53,6 +53,8 @@ def check_memory(program: Program) -> dict[str, int]:
     config, ring = program.config, program.replay
     try:
         seeds = jax.eval_shape(program.init).seeds
+    except QtotError:  # of the user's own options
+        raise
     except (TypeError, OverflowError, ValueError) as error:  # shapes beyond what an index can say
         raise QtotError(
             f"these sizes are beyond any machine ({error}); use a smaller --replay.capacity, "
