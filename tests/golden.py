@@ -37,7 +37,11 @@ AGENT = {
 VALUE = {r"\.value\.hidden": ".V.0", r"\.value\.out": ".V.2"}
 HYPER = VALUE | {r"\.layers\.0": ".0", r"\.layers\.1": ".2"}
 DEEP = {r"layers\.0": "0", r"layers\.1": "2", r"layers\.2": "4", r"layers\.3": "6"}
-CENTRAL = {r"critic\.agent": "central_agent", r"critic\.mix": "critic.net", "critic": "central_mixer"}
+CENTRAL = {
+    r"critic\.agent": "central_agent",
+    r"critic\.mix": "critic.net",
+    "critic": "central_mixer",
+}
 
 
 class Case(NamedTuple):

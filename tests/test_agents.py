@@ -159,7 +159,9 @@ def test_a_cnn_equals_plain_loops(shape: tuple[int, ...]):
     assert got.shape == (2, 3, cnn.features) == (2, 3, shape[0] * shape[1] * 2)
     for at in np.ndindex(2, 3):
         x = oracle.f64(images[at])
-        for weight, bias in zip(cnn.weights, cnn.biases, strict=True):
+        for layer in cnn.layers:
+            inputs = layer.weight.shape[1] // 9
+            weight, bias = layer.weight.T.reshape(3, 3, inputs, -1), layer.bias
             x = convolved(x, oracle.f64(weight), oracle.f64(bias))
         np.testing.assert_allclose(got[at], x.reshape(-1), rtol=1e-4, atol=1e-5)
 
@@ -169,8 +171,8 @@ def test_a_cnn_begins_at_the_scale_of_its_fan_in(init: Any):
     cnn = jax.jit(lambda key: CNN(key, (64,), (5, 5, 8), init))(jax.random.key(0))
     fan_in = 9 * 8
     deviation = {"torch": (3 * fan_in) ** -0.5, "lecun": (2 / fan_in) ** 0.5}[init]
-    assert np.std(cnn.weights[0]) == pytest.approx(deviation, rel=0.05)
-    assert (np.asarray(cnn.biases[0]) == 0).all() == (init == "lecun")
+    assert np.std(cnn.layers[0].weight) == pytest.approx(deviation, rel=0.05)
+    assert (np.asarray(cnn.layers[0].bias) == 0).all() == (init == "lecun")
 
 
 @pytest.mark.parametrize("shape", [(), (12,), (3, 4), (2, 2, 3, 1)])
@@ -231,6 +233,25 @@ def sees(key, obs_shape):
 holds_integers = lambda key, obs_shape: Holds(jnp.arange(3))
 holds_numpy = lambda key, obs_shape: Holds(np.ones(3, np.float32))
 holds_numpy_integers = lambda key, obs_shape: Holds(np.arange(3))
+holds_halves = lambda key, obs_shape: Holds(jnp.ones(3, jnp.float16))
+
+
+class Hides:
+    def __init__(self, key):
+        self.w = jax.random.normal(key, (12,))
+
+    def __call__(self, obs):
+        return obs.reshape(-1) * self.w
+
+
+hides = lambda key, obs_shape: Hides(key)
+
+
+def closes_over(key, obs_shape):
+    w = jax.random.normal(key, (12,))
+    return lambda obs: obs.reshape(-1) * w
+
+
 raises = lambda key, obs_shape: 1 / 0
 raises_later = lambda key, obs_shape: lambda obs: obs @ jnp.ones(77)
 none = lambda key, obs_shape: None
@@ -314,12 +335,15 @@ WRONG = r"agent.module 'own_.*' must be a factory\(key, obs_shape\) of an Equino
         ("none", WRONG + ".*; it raised TypeError"),
         ("few_arguments", WRONG + ".*; it raised TypeError"),
         ("number", WRONG + ".*; it raised TypeError: 'int' object is not callable"),
-        ("scalar", WRONG + r".*; got shape \(\), float32"),
-        ("image", WRONG + r".*; got shape \(2, 2\), float32"),
-        ("integers", WRONG + r".*; got shape \(3,\), int32"),
-        ("two", WRONG + ".*; got tuple"),
-        ("holds_integers", WRONG + ".*; it holds arrays that are not float"),
-        ("holds_numpy_integers", WRONG + ".*; it holds arrays that are not float"),
+        ("scalar", WRONG + r".*; it returns shape \(\), float32"),
+        ("image", WRONG + r".*; it returns shape \(2, 2\), float32"),
+        ("integers", WRONG + r".*; it returns shape \(3,\), int32"),
+        ("two", WRONG + ".*; it returns tuple"),
+        ("holds_integers", WRONG + ".*; it holds arrays that cannot be trained"),
+        ("holds_numpy_integers", WRONG + ".*; it holds arrays that cannot be trained"),
+        ("holds_halves", WRONG + ".*; it holds arrays that cannot be trained"),
+        ("hides", WRONG + ".*; it holds arrays that cannot be trained"),
+        ("closes_over", WRONG + ".*; it holds arrays that cannot be trained"),
         ("missing", r"agent.module 'own_.*:missing': module 'own_.*' has no 'missing'"),
         ("Inner.missing", r"agent.module 'own_.*': module 'own_.*' has no 'Inner.missing'"),
     ],

@@ -146,10 +146,19 @@ def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_reproduce_answers_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch):
-    module = SimpleNamespace(reproduce=lambda seeds, out: 0 if (seeds, out) == (5, None) else 1)
-    monkeypatch.setitem(sys.modules, "qtot.reproduce.two_step", module)
+    said: list[Any] = []
+
+    def reproduce(experiment: str, **options: Any) -> int:
+        said.append((experiment, options))
+        return 1 if options["seeds"] == 2 else 0
+
+    monkeypatch.setattr("qtot.reproduce.reproduce", reproduce)
     assert run("reproduce two-step").code == 0
-    assert run("reproduce two-step --seeds 2").code == 1
+    assert run("reproduce two-step --quick --seeds 2 --out a").code == 1
+    assert said == [
+        ("two-step", {"quick": False, "seeds": None, "out": None}),
+        ("two-step", {"quick": True, "seeds": 2, "out": "a"}),
+    ]
 
 
 def test_interrupting_is_one_line(monkeypatch: pytest.MonkeyPatch):

@@ -82,7 +82,7 @@ def test_the_weighted_mixer_finds_what_the_monotone_one_cannot():
     ow = play_games(uniform("ow_qmix", 5_000), payoffs[None], lambda _: template, 5)
     assert (ow.returns == 8.0).sum() >= 4
     qmix = play_games(uniform("qmix", 5_000), payoffs[None], lambda _: template, 5)
-    fits = {payoff: mse for mse, payoff in non_monotonic.MONOTONE_FITS["qtran"]}
+    fits = {fit.greedy: fit.mse for fit in non_monotonic.MONOTONE_FITS["qtran"]}
     for seed, payoff in enumerate(qmix.returns[0]):
         error = ((qmix.tables(0, seed)["q_tot"] - payoffs) ** 2).mean()
         np.testing.assert_allclose(error, fits[payoff], rtol=0.02)
@@ -99,14 +99,15 @@ def test_the_exact_projections_are_exact():
             table = payoffs[np.ix_(*order)]  # from every agent's worst action to its best
             error = ((monotone_fit(table) - table) ** 2).mean()
             found[table[-1, -1]] = min(error, found.get(table[-1, -1], np.inf))
-        best = min(found.values())
-        assert found[fits[0][1]] == best
-        for mse, payoff in fits:
-            np.testing.assert_allclose(found[payoff], mse, atol=0.005)
-    rows = [np.r_[np.eye(3)[i], np.eye(3)[j]] for i in range(3) for j in range(3)]
-    a = np.linalg.lstsq(np.stack(rows), make("qtran").payoffs[0].ravel(), rcond=None)[0]
-    fit = a[:3, None] + a[None, 3:]
-    np.testing.assert_allclose(fit, non_monotonic.VDN_FIT["qtran"], atol=0.006)
+        assert found[fits[0].greedy] == min(found.values())
+        for fit in fits:
+            np.testing.assert_allclose(found[fit.greedy], fit.mse, atol=0.005)
+            own = ((np.array(fit.table) - payoffs) ** 2).mean()
+            np.testing.assert_allclose(own, fit.mse, atol=0.005)
+        rows = [np.r_[np.eye(3)[i], np.eye(3)[j]] for i in range(3) for j in range(3)]
+        a = np.linalg.lstsq(np.stack(rows), payoffs.ravel(), rcond=None)[0]
+        fitted = a[:3, None] + a[None, 3:]
+        np.testing.assert_allclose(fitted, non_monotonic.VDN_FIT[game], atol=0.006)
 
 
 def monotone_fit(table: np.ndarray) -> np.ndarray:

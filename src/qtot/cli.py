@@ -99,7 +99,8 @@ class Reproduce:
     seeds: Annotated[int | None, arg(help_behavior_hint="(default: the experiment's own)")] = None
     """independent seeds (of random-matrix: games of each size)"""
     out: Annotated[
-        str | None, arg(metavar="DIR", help_behavior_hint="(default: runs/reproduce-EXPERIMENT)")
+        str | None,
+        arg(metavar="DIR", help_behavior_hint="(default: runs/reproduce-EXPERIMENT[-quick])"),
     ] = None
     """folder for the page, its figure and numbers, and for runs that it can go on with"""
 

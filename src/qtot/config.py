@@ -146,7 +146,7 @@ def validate(config: TrainConfig) -> TrainConfig:
             f"replay.burn_in {replay.burn_in} with replay.sequences episodes: whole episodes start "
             "with an empty memory and need no burn-in; set it to 0, or use segments"
         )
-    if replay.warmup > replay.capacity:
+    if replay.warmup > replay.capacity and not METHODS[config.algo].on_policy:
         raise QtotError(
             f"replay.warmup {replay.warmup} is more than replay.capacity {replay.capacity}, so "
             "learning would never start; make it smaller"
@@ -161,7 +161,7 @@ def _check_agent(agent: AgentConfig) -> None:
             f"agent.sharing {agent.sharing} with agent.groups {groups or 'empty'}: name every "
             "agent's group with sharing groups, and only there"
         )
-    if groups and set(groups) != set(range(max(groups) + 1)):
+    if sorted(set(groups)) != list(range(len(set(groups)))):
         raise QtotError(
             f"agent.groups must count its groups from 0 without a gap, such as 0 0 1, got {groups}"
         )

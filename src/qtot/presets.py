@@ -49,7 +49,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     },
 }
 FAMILY["probe"] = FAMILY["matrix"]
-FAMILY["smax"] = {"steps": 500_000}
+FAMILY["smax"] = {"steps": 500_000, "loss": {"alpha": 0.5}}
 # Every episode ends by time, in states that drift apart with time: bootstrapped from there, Q_tot
 # grows without bound (measured: from -5 to 960 in 600k steps, with and without memory).
 FAMILY["mpe"] = {"target": {"time_limit": "end"}, "scaling": {"reward_scale": 0.1}}
@@ -77,15 +77,19 @@ ALGO: dict[str, dict[str, Any]] = {
 # What the paper's hyperparameters take for granted of an environment. EPyMARL, which published
 # PyMARL's methods on mpe/ and rware/, takes the limit for an end, too; SMAC's states come
 # normalised, SMAX's do not.
+END = {"target": {"time_limit": "end"}}
 PAPER_FAMILY: dict[str, dict[str, Any]] = {
-    "mpe": {"target": {"time_limit": "end"}},
-    "rware": {"target": {"time_limit": "end"}},
     "smax": {"scaling": {"normalise_state": True}},
     "predator_prey": {"loss": {"alpha": 0.1}},
+    "mpe": END,
+    "rware": END,
+    "overcooked": END,
+    "overcooked_v2": END,
 }
 
 # The published settings of the methods after QMIX (PyMARL for COMA and QTRAN; Rashid et al. 2020b
-# for the weighted ones, whose alpha is that of SMAC).
+# for the weighted ones, whose alpha is that of SMAC). PyMARL's COMA takes a critic step per time
+# step and counts these for its target critic; here a rollout is one step, and so counted.
 PAPER_ALGO: dict[str, dict[str, Any]] = {
     "coma": {
         "target": {"td_lambda": 0.8},

@@ -4,7 +4,8 @@ Shape legend, used in every annotation:
 
     T time · B batch of sequences · E parallel environments · N agents
     A actions (padded to the largest) · O observation features (padded) · S state features
-    H recurrent width · M values that the mixer returns (N for independent learning, else 1)
+    H recurrent width · K features of a memory · M values that the mixer returns (N for independent
+    learning, else 1)
 
 Arrays are time-major: ``[T, B, N, ...]``. Masks are True where an action is legal, an agent is
 alive, or a transition counts. ``*b`` stands for any leading axes.
@@ -72,8 +73,8 @@ class Slots(NamedTuple):
 class SequenceStart(NamedTuple):
     """What an agent remembers as a sequence begins."""
 
-    memory: Float[Array, "B N H"]
-    """recurrent state before slot 0"""
+    memory: Float[Array, "B N K"]
+    """recurrent state before slot 0: the agents', then that of a critic's own agents if any"""
     prev_action: Int[Array, "B N"]
     """action at the slot before slot 0, or -1 for none"""
 

@@ -118,7 +118,7 @@ class OptimiserConfig:
 @dataclass(frozen=True)
 class ExplorationConfig:
     """Epsilon-greedy, drawn anew for every agent and environment, in environment steps. For coma,
-    the share of uniform choice that is mixed into the policy.
+    the share of uniform choice that is mixed into the policy (with 1, actors learn nothing).
     """
 
     start: float = 1.0
@@ -131,7 +131,9 @@ class ExplorationConfig:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What is stored, and how it is sampled."""
+    """What is stored, and how it is sampled. Of an on-policy method (coma), which stores nothing,
+    sequences, length and burn-in are those of its rollouts; the rest means nothing to it.
+    """
 
     sequences: Literal["episodes", "segments"] = "segments"
     """whole episodes from reset with zero memory (the paper), or pieces of the running stream

@@ -41,10 +41,11 @@ def policy(
     legal ones are then kept and scaled to sum to 1 (COMA, Foerster et al. 2018; in this order in
     PyMARL). No legal action is less likely than epsilon / A; zeros where none is legal.
     """
-    mixed = (1.0 - epsilon) * jax.nn.softmax(logits, axis=-1) + epsilon / logits.shape[-1]
-    legal = jnp.where(avail_actions, mixed, 0.0)
-    total = jnp.sum(legal, axis=-1, keepdims=True)
-    return legal / jnp.where(total > 0.0, total, 1.0)
+    # By logarithms: however unlikely all legal actions are together, one of them is taken.
+    likely = jnp.log1p(-epsilon) + jax.nn.log_softmax(logits, axis=-1)
+    mixed = jnp.logaddexp(likely, jnp.log(epsilon / logits.shape[-1]))
+    legal = jax.nn.softmax(jnp.where(avail_actions, mixed, -1e30), axis=-1)
+    return jnp.where(avail_actions, legal, 0.0)
 
 
 def sample_policy(

@@ -60,8 +60,8 @@ class Policy:
         return Memory(jnp.zeros(self._memory_size), -1)
 
     def q_values(self, obs: Any, memory: Memory) -> tuple[np.ndarray, Array]:
-        """Q_a of every action, ``[n_actions]`` (for COMA the logits of its policy), and the recurrent
-        state after seeing ``obs``.
+        """Q_a of every action, ``[n_actions]``, and the recurrent state after seeing ``obs``. For
+        COMA, logits of the policy in place of Q-values.
 
         Raises:
             QtotError: ``obs`` has another shape than in training.

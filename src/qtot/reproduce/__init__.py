@@ -59,10 +59,12 @@ def reproduce(
     from pathlib import Path
 
     from qtot.reproduce.page import Settings, check_seeds, publish
+    from qtot.store.files import make_folder
 
     check_seeds(seeds)
-    folder = Path(out or f"runs/reproduce-{name}{'-quick' * quick}")
+    folder = make_folder(Path(out or f"runs/reproduce-{name}{'-quick' * quick}"))
     settings = Settings(folder, quick=quick, seeds=seeds)
+    settings.say(f"{name} takes about {EXPERIMENTS[name].duration} on 2 cores")
     experiment = importlib.import_module(f"qtot.reproduce.{EXPERIMENTS[name].module}")
     began = time.perf_counter()
     page = experiment.run(settings)

@@ -41,9 +41,11 @@ def run(settings: Settings) -> Page:
     tasks = ("2s3z",) if settings.quick else ("2s3z", "3s5z")
     seeds = settings.count(full=5, quick=2)
     curves: dict[str, Curves] = {}
+    seconds = 0.0
     for task in tasks:
         configs = {f"{task}-{a}": config(a, task, quick=settings.quick) for a in METHODS_SHOWN}
-        named = train_seeds(configs, seeds, "eval/win_rate", settings)
+        named, spent = train_seeds(configs, seeds, "eval/win_rate", settings)
+        seconds += spent
         curves[task] = {name.partition("-")[2]: entry for name, entry in named.items()}
     finals = {t: {a: final(entry) for a, entry in c.items()} for t, c in curves.items()}
     rows = []
@@ -77,6 +79,7 @@ def run(settings: Settings) -> Page:
         results={"final": finals, "curves": curves},
         agrees=settings.quick or _qmix_leads(finals),
         draw=lambda figure: _draw(figure, curves),
+        seconds=seconds,
         size=(5.5 * len(tasks) + 1, 4.5),
     )
 

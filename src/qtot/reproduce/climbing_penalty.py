@@ -35,6 +35,7 @@ def config(algo: str, steps: int) -> TrainConfig:
         "agent": {"encoder": (), "hidden": 64, "memory": "none", "prev_action": False},
         "mixer": {"embed": 16, "hypernet_embed": 32},
         "critic": {"embed": 64},
+        "loss": {"alpha": 0.1},
         "target": {"interval": 100, "time_limit": "end"},
         "optimiser": {"name": "adam", "lr": 1e-3, "lr_end": 0.0},
         "exploration": exploration,

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,9 +22,17 @@ Curves = dict[str, dict[str, list[float]]]
 """by method: ``steps``, and for each seed ``seed-S``, the metric at these steps"""
 
 
+class Trained(NamedTuple):
+    """All runs of an experiment."""
+
+    curves: Curves
+    seconds: float
+    """training, evaluation and compilation of all runs, whenever they were made"""
+
+
 def train_seeds(
     configs: Mapping[str, TrainConfig], seeds: int, metric: str, settings: Settings
-) -> Curves:
+) -> Trained:
     """The metric over time of every method and seed, each a run of its own below ``out/runs``.
 
     A seed that was finished by an earlier call is not trained again; one that was interrupted
@@ -36,6 +44,7 @@ def train_seeds(
         "jax_compilation_cache_dir", str(make_folder(settings.out / "runs" / "cache"))
     )
     curves: Curves = {}
+    seconds = 0.0
     for name, config in configs.items():
         entry: dict[str, list[float]] = {}
         for seed in range(seeds):
@@ -43,10 +52,11 @@ def train_seeds(
             rows = [row for row in run.metrics() if metric in row]
             entry["steps"] = [_rounded(row["env_steps"], config) for row in rows]
             entry[f"seed-{seed}"] = [row[metric] for row in rows]
-            final, wall_s = entry[f"seed-{seed}"][-1], run.result()[0]["wall_s"]
-            settings.say(f"{name} seed {seed}: {metric} {final:.3g} after {wall_s:.0f} s")
+            value, result = entry[f"seed-{seed}"][-1], run.result()[0]
+            seconds += result["wall_s"] + result["compile_s"]
+            settings.say(f"{name} seed {seed}: {metric} {value:.3g} after {result['wall_s']:.0f} s")
         curves[name] = entry
-    return curves
+    return Trained(curves, seconds)
 
 
 def _rounded(steps: int, config: TrainConfig) -> int:
@@ -56,16 +66,22 @@ def _rounded(steps: int, config: TrainConfig) -> int:
 
 
 def finished(config: TrainConfig, path: Path, settings: Settings) -> Run:
-    """The run at ``path``: as it is when it is complete, else trained from the beginning."""
-    if path.exists():
-        try:
-            run = load(path)
-            if run.result() and run.config == config:
-                settings.say(f"{path.name}: finished before")
-                return run
-        except QtotError:
-            pass  # a folder that was cut off while it was written
-        shutil.rmtree(path)
+    """The run at ``path``: as it is when it is complete, else trained from the beginning.
+
+    Raises:
+        QtotError: there is another run, which is left alone.
+    """
+    if (path / "config.json").exists():
+        run = load(path)
+        if run.config != config:
+            raise QtotError(
+                f"{path} holds a run with other settings (of the quick form, or of another "
+                "version of qtot); choose another --out, or move it away"
+            )
+        if run.result():
+            settings.say(f"{path.name}: finished before")
+            return run
+        shutil.rmtree(path)  # it was interrupted
     return train_config(config, path, quiet=True)
 
 

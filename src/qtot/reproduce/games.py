@@ -53,6 +53,7 @@ def uniform(algo: str, episodes: int, **changes: Any) -> TrainConfig:
         "agent": {"encoder": (), "hidden": 64, "memory": "none", "prev_action": False},
         "mixer": {"embed": 16, "hypernet_embed": 32},
         "critic": {"embed": 64},
+        "loss": {"alpha": 0.1},
         "target": {"interval": 100},
         "optimiser": {"name": "adam", "lr": 2e-3, "lr_end": 0.0},
         "exploration": {"start": 1.0, "end": 1.0},
@@ -65,7 +66,12 @@ def uniform(algo: str, episodes: int, **changes: Any) -> TrainConfig:
 
 
 def play_games(
-    config: TrainConfig, games: ArrayLike, make: Callable[[Any], MarkovGame], seeds: int
+    config: TrainConfig,
+    games: ArrayLike,
+    make: Callable[[Any], MarkovGame],
+    seeds: int,
+    *,
+    independent: bool = False,
 ) -> Played:
     """Train ``seeds`` teams on each game, all in one program.
 
@@ -74,6 +80,7 @@ def play_games(
         games: payoffs of each game, ``[G, K, A, ..., A]``.
         make: a game from its payoffs; all must differ in their payoffs only.
         seeds: 0, 1, ... on every game.
+        independent: no two games share a seed.
     """
     payoffs = np.asarray(games, np.float32)
     template = make(payoffs[0])
@@ -96,8 +103,9 @@ def play_games(
         return policy, played.episode_return[0]
 
     began = time.perf_counter()
-    over = jax.vmap(jax.vmap(one, (None, 0)), (0, None))
-    policies, returns = jax.jit(over)(jnp.asarray(payoffs), jnp.arange(seeds))
+    first = seeds * np.arange(len(payoffs)) * independent
+    over = jax.vmap(jax.vmap(one, (None, 0)))
+    policies, returns = jax.jit(over)(jnp.asarray(payoffs), first[:, None] + jnp.arange(seeds))
     returns = np.asarray(returns)
     learner = make_learner(template.spec, config)
     return Played(returns, policies, learner, template, time.perf_counter() - began)

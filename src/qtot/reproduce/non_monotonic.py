@@ -4,7 +4,7 @@ exploration: what each method's best fit is, and whether its greedy joint action
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +16,33 @@ from qtot.reproduce.page import Grid, Page, Settings, matrix
 GAMES = ("qtran", "qplex")
 BEST = 8.0
 FINDERS = {"qtran": ("qplex", "cw_qmix", "ow_qmix", "qtran"), "qplex": ("qplex",)}
-# Exact projections of the payoffs onto what each can represent, all joint actions weighted alike:
-# VDN's least-squares sum; the mean squared errors of the monotone fits, and the payoffs of their
-# greedy joint actions. The set of monotone tables is not convex: on the QTRAN game the published
-# fit (8 and -12 pooled to -8) is a local one; to keep the 8 and pool all else to -6 is better.
-VDN_FIT = {"qtran": [[-6.22, -4.89, -4.89], [-4.89, -3.56, -3.56], [-4.89, -3.56, -3.56]]}
-MONOTONE_FITS = {"qtran": ((32.0, 8.0), (35.56, 0.0)), "qplex": ((38.22, 6.0),)}
+# Exact projections of the payoffs, all joint actions weighted alike: onto sums (VDN's least
+# squares), and onto monotone tables, with the payoff of the greedy joint action. The set of
+# monotone tables is not convex: on the QTRAN game the fit that is published for QMIX (8 and -12
+# pooled to -8) is a local one; to keep the 8 and pool all else to -6 is better.
+VDN_FIT = {
+    "qtran": [[-6.22, -4.89, -4.89], [-4.89, -3.56, -3.56], [-4.89, -3.56, -3.56]],
+    "qplex": [[-7.56, -4.22, -4.22], [-4.22, -0.89, -0.89], [-4.22, -0.89, -0.89]],
+}
+
+
+class Fit(NamedTuple):
+    """A monotone table next to the payoffs."""
+
+    name: str
+    table: list[list[float]]
+    mse: float
+    greedy: float
+    """payoff of its greedy joint action"""
+
+
+MONOTONE_FITS = {
+    "qtran": (
+        Fit("best monotone fit", [[8, -6, -6], [-6, -6, -6], [-6, -6, -6]], 32.0, 8.0),
+        Fit("local, published", [[-8, -8, -8], [-8, 0, 0], [-8, 0, 0]], 35.56, 0.0),
+    ),
+    "qplex": (Fit("best monotone fit", [[-8, -8, -8], [-8, 6, 2], [-8, 2, 2]], 38.22, 6.0),),
+}
 METHODS_SHOWN = tuple(a for a in METHODS if not METHODS[a].on_policy and a not in ("vdn_s",))
 QUICK = ("qmix", "ow_qmix", "qplex", "qtran")
 EPISODES = 20_000
@@ -54,19 +75,9 @@ def run(settings: Settings) -> Page:
         if algo in results[game] and (n := results[game][algo]["payoffs"].count(BEST)) < 0.8 * seeds
     ]
     notes = [
-        "VDN's exact fit of the QTRAN game is "
-        + "; ".join(" ".join(f"{x:.2f}" for x in row) for row in VDN_FIT["qtran"])
-        + ".",
-        *(
-            f"Monotone fits of the {game} game have a mean squared error of "
-            + ", or in a local minimum ".join(
-                f"{mse:.2f} (greedy payoff {payoff:g})" for mse, payoff in fits
-            )
-            + "."
-            for game, fits in MONOTONE_FITS.items()
-        ),
-        "Published for QMIX on the QTRAN game is the second of its two fits. Which of them a seed "
-        "ends in is decided by its initial weights.",
+        "Monotone tables are no convex set: beside the best fit there are local ones, and initial "
+        "weights decide in which of them a seed ends. Of the QTRAN game it is the local one that "
+        "is published for QMIX.",
         *(failures or ["Every method that should find the best joint action does."]),
     ]
     return Page(
@@ -92,8 +103,20 @@ def _grid(game: str, results: dict[str, Any]) -> Grid:
         table = matrix(r["q_tot"]) if "q_tot" in r else "-"
         mse = f"{r['q_tot_mse']:.2f}" if "q_tot" in r else "-"
         rows.append([algo, " ".join(f"{x:g}" for x in r["payoffs"]), table, mse])
+    sums = np.array(VDN_FIT[game])
+    error = ((sums - make(game).payoffs[0]) ** 2).mean()
+    rows.append(["exact fit by a sum", f"{_greedy(game, sums):g}", matrix(sums), f"{error:.2f}"])
+    rows += [
+        [fit.name, f"{fit.greedy:g}", matrix(fit.table), f"{fit.mse:.2f}"]
+        for fit in MONOTONE_FITS[game]
+    ]
     columns = ("method", "greedy payoff of each seed", "Q_tot", "mean squared error")
     return Grid(f"{game} game", columns, rows)
+
+
+def _greedy(game: str, table: np.ndarray) -> float:
+    """Payoff at the table's maximum."""
+    return float(make(game).payoffs[0].ravel()[table.argmax()])
 
 
 def _draw(figure: Any, results: dict[str, Any], payoffs: np.ndarray) -> None:

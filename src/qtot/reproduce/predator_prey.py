@@ -43,7 +43,7 @@ def run(settings: Settings) -> Page:
     """Train each method; the greedy return over time."""
     seeds = settings.count(full=5, quick=3)
     configs = {algo: config(algo, quick=settings.quick) for algo in METHODS_SHOWN}
-    curves = train_seeds(configs, seeds, "eval/return", settings)
+    curves, seconds = train_seeds(configs, seeds, "eval/return", settings)
     finals = {algo: final(entry) for algo, entry in curves.items()}
     medians = {algo: float(np.median(values)) for algo, values in finals.items()}
     lead = max(medians["cw_qmix"], medians["ow_qmix"]) - medians["qmix"]
@@ -72,5 +72,6 @@ def run(settings: Settings) -> Page:
         ],
         results={"final": finals, "curves": curves},
         agrees=clearly,
+        seconds=seconds,
         draw=lambda figure: draw_curves(figure.subplots(), curves, "greedy return"),
     )

@@ -48,7 +48,7 @@ class Collector(NamedTuple):
         agent = networks.agent
         return Actors(
             stream=open_stream(self.env, key, self.envs),
-            memory=networks.initial_memory(self.envs),
+            memory=self._acting(networks).initial_memory(self.envs),
             prev_action=jnp.full((self.envs, agent.n_agents), -1, action_dtype(agent.n_actions)),
         )
 
@@ -97,6 +97,10 @@ class Collector(NamedTuple):
         )
         return actors, slots, start, jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies)
 
+    def _acting(self, networks: Networks) -> Networks:
+        """Those whose memory is needed: of whole episodes, which start without, the agents only."""
+        return Networks(networks.agent) if self.whole_episodes else networks
+
     def act(
         self,
         key: Key,
@@ -107,7 +111,7 @@ class Collector(NamedTuple):
     ) -> tuple[Observation, Int[Array, "E N"], Float[Array, "E N K"]]:
         """What is seen at this slot, what is chosen, and what is remembered after it."""
         seen = see(self.env, actors.stream)
-        values, memory = networks.step(
+        values, memory = self._acting(networks).step(
             self.learner.see(stats, seen.obs),
             actors.prev_action,
             actors.stream.first,

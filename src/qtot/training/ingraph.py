@@ -165,13 +165,13 @@ class Program(NamedTuple):
         if self.collector.whole_episodes:
             memory = train.online.initial_memory(self.collector.envs)
             return Batch(slots, start._replace(memory=memory))
-        key, epsilon = jax.random.fold_in(key, 1), self.learner.epsilon(train.env_steps)
+        epsilon = self.learner.epsilon(train.env_steps)
         last = self.collector.peek(key, after, train.online, train.stats, epsilon)
         return Batch(jax.tree.map(lambda x, y: jnp.concatenate([x, y]), slots, last), start)
 
     def iterate(self, state: SeedState, iteration: Int[Array, ""]) -> tuple[SeedState, Progress]:
         """Collect once, then learn as often as the experience has earned."""
-        collect_key, learn_key = jax.random.split(state.key)
+        collect_key, learn_key, peek_key = jax.random.split(state.key, 3)
         collect_key = jax.random.fold_in(collect_key, iteration)
 
         # A seed that has taken all its steps stands still while slower ones finish.
@@ -182,7 +182,7 @@ class Program(NamedTuple):
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
         state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
         if state.replay is None:
-            return self._learn_once(state, collect_key, rollout)
+            return self._learn_once(state, jax.random.fold_in(peek_key, iteration), rollout)
         return self._learn_from_replay(state, learn_key, rollout)
 
     def _count(self, train: TrainState, rollout: Rollout) -> TrainState:

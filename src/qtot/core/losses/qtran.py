@@ -59,7 +59,7 @@ class JointQ(eqx.Module):
 def qtran_loss(
     online: Networks, target: Networks, batch: Batch, objective: Objective
 ) -> tuple[Float[Array, ""], Metrics]:
-    """L_td + opt · L_opt + nopt · L_nopt (eq. 4, 6, 7, with Q̂ fixed in the last two)."""
+    """L_td + opt · L_opt + nopt · L_nopt, with the joint Q fixed in the last two."""
     mixer = online.mixer
     assert mixer is not None
     config, terms, burn_in = objective.target, objective.terms, objective.burn_in

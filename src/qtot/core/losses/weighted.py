@@ -105,7 +105,7 @@ def _weighted_loss(
 def cw_loss(
     online: Networks, target: Networks, batch: Batch, objective: Objective
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Centrally weighted (eq. 9): what is greedy, or turned out better than the greedy."""
+    """Centrally weighted: what is greedy, or turned out better than the greedy."""
     return _weighted_loss(
         online,
         target,
@@ -118,7 +118,7 @@ def cw_loss(
 def ow_loss(
     online: Networks, target: Networks, batch: Batch, objective: Objective
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Optimistically weighted (eq. 8): what Q_tot underestimates."""
+    """Optimistically weighted: what Q_tot underestimates."""
     return _weighted_loss(
         online, target, batch, objective, lambda error, is_greedy, exceeds: error < 0.0
     )

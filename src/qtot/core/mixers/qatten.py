@@ -17,7 +17,7 @@ from qtot.types import Key
 
 
 class Qatten(eqx.Module):
-    """Q_tot = Σ_h |w_h(s)| Σ_a λ_{h,a} Q_a + V(s), with λ_h a softmax over the agents (eq. 12).
+    """Q_tot = Σ_h |w_h(s)| Σ_a λ_{h,a} Q_a + V(s), with λ_h a softmax over the agents.
 
     The paper's keys are each unit's part of the state. A state in general has no such parts, so
     keys are made of what the agent has seen: its hidden state, through which no gradient flows.

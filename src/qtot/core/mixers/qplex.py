@@ -23,7 +23,7 @@ ABOVE_ZERO = 1e-10
 
 
 class Kernels(eqx.Module):
-    """λ_a(s, u) = Σ_k |key_k(s)| σ(agent_{k,a}(s)) σ(action_{k,a}(s, u)) (eq. 11)."""
+    """λ_a(s, u) = Σ_k |key_k(s)| σ(agent_{k,a}(s)) σ(action_{k,a}(s, u))."""
 
     key: MLP  # every array has a leading axis, a kernel each
     agents: MLP
@@ -58,7 +58,7 @@ class Kernels(eqx.Module):
 
 
 class QPLEX(eqx.Module):
-    """The transformation of every agent's Q (eq. 8), then the dueling mix (eq. 9)."""
+    """The transformation of every agent's Q , then the dueling mix."""
 
     monotone: ClassVar[bool] = True
     hyper_w: MLP
