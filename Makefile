@@ -28,7 +28,7 @@ train: $(STAMP)core ## train QMIX on SMAX 3m; ARGS="--env smax/8m --seeds 5" tra
 	$(BIN)/qtot train $(ARGS)
 
 test: $(STAMP)test ## run the tests; ARGS="-k golden" runs some of them
-	$(BIN)/python -m pytest --durations=15 -m "not long" $(ARGS)
+	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 4 --dist loadfile -m "not long" $(ARGS)
 
 test-long: $(STAMP)test ## run the tests that take long
 	$(BIN)/python -m pytest --durations=15 -m long $(ARGS)

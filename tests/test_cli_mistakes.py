@@ -54,6 +54,7 @@ MISTAKES = {
     "envs smaks": "unknown environment family 'smaks'; did you mean 'smax'?",
     "reproduce": "qtot reproduce: expected EXPERIMENT",
     "reproduce two_step": "unknown value of experiment 'two_step'; did you mean 'two-step'?",
+    "reproduce two-step --seeds x": "--seeds: expected a whole number, got 'x'",
     "reproduce two-step --seed 1": "unknown flag '--seed'; did you mean '--seeds'?",
 }
 

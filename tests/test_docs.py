@@ -39,14 +39,16 @@ def test_every_metric_is_in_the_readme():
 
 
 def test_the_python_tour_runs(tmp_path, monkeypatch):
-    """On a task of seconds instead of minutes."""
+    """On a task of seconds instead of minutes, with the network of one's own."""
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    eyes, code = blocks("python")
+    Path("eyes.py").write_text(eyes, encoding="utf-8")
     for old, new in (
         ("smax/3m", "matrix/two_step"),
         ("steps=100_000", "steps=500"),
         ("ally_0", "agent_0"),
         ("episodes=256", "episodes=8"),
+        ('{"hidden": 64}', '{"hidden": 64, "module": "eyes:make"}'),
     ):
         assert old in code
         code = code.replace(old, new)
@@ -57,6 +59,7 @@ def test_the_python_tour_runs(tmp_path, monkeypatch):
 
 def test_nothing_is_left_to_fill_in():
     assert "@@" not in README
+    assert "RESULTS_TABLE" not in README
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -268,7 +268,7 @@ def test_actors_learn(env: str, good: float, sequences: str, tmp_path: Any):
         "coma",
         seeds=3,
         steps=16_000,
-        critic={"embed": 32, "lr": 3.0},
+        critic={"embed": 32, "lr_ratio": 3.0},
         target={"td_lambda": 0.8},
         exploration={"start": 0.5, "end": 0.02, "steps": 8_000},
         replay={"sequences": sequences},

@@ -245,7 +245,7 @@ def test_a_critic_moves_at_its_own_multiple_of_the_rate(algo: str):
             algo,
             SIZES,
             agent=builders.agent_config(SIZES, memory="none"),
-            critic=CriticConfig(embed=6, lr=multiple),
+            critic=CriticConfig(embed=6, lr_ratio=multiple),
             exploration=ExplorationConfig(start=0.1, end=0.1),
         )
         shapes = jax.eval_shape(learner.init, jax.random.key(0))

@@ -107,13 +107,36 @@ def test_the_paper_preset_is_what_was_published(env: str, algo: str):
     assert config.steps == 2_050_000
 
 
+ADDED = {
+    # PyMARL's COMA
+    "coma": {
+        "target.td_lambda": 0.8, "exploration.start": 0.5, "exploration.end": 0.01,
+        "exploration.steps": 100_000, "collect.envs": 8,
+    },
+    # Rashid et al. 2020b, on SMAC
+    "cw_qmix": {"loss.alpha": 0.75, "critic.embed": 256},
+    "ow_qmix": {"loss.alpha": 0.5, "critic.embed": 256},
+    "qtran": {"critic.embed": 64},  # PyMARL's QTRAN-base
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("algo", ADDED)
+def test_what_the_methods_with_a_critic_change_of_the_paper_preset(algo: str):
+    assert set(ADDED) == set(METHODS) - set(WITHOUT_CRITIC)
+    qmix = options(preset_config("smax/3m", "qmix", "paper"))
+    own = options(preset_config("smax/3m", algo, "paper"))
+    changed = {where: value for where, value in own.items() if value != qmix[where]}
+    assert changed == {"algo": algo, **ADDED[algo]}
+
+
 def test_the_paper_preset_decides_everything_that_learning_depends_on():
     """An option added later must be looked up in the paper, too."""
     undecided = {
         "env", "algo", "preset", "steps", "seed", "seeds", "log_every",
         "target.tau",  # of soft updates
         "replay.length",  # of segments
-        "critic.embed", "critic.lr", "loss.alpha", "loss.opt", "loss.nopt",  # see WITHOUT_CRITIC
+        # see WITHOUT_CRITIC
+        "critic.embed", "critic.lr_ratio", "loss.alpha", "loss.opt", "loss.nopt",
         "evaluation.every", "evaluation.episodes", "evaluation.final_episodes",
     }  # fmt: skip
     assert set(options(TrainConfig())) == set(PAPER) | undecided

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from qtot.reproduce import two_step
+from qtot.reproduce import reproduce, two_step
 
 # Q_tot of joint actions [agent 0][agent 1]. QMIX: Rashid et al. 2018, table 2; it can represent
 # the game. VDN: the least-squares sum at discount .99, in which state 2B looks worse than 2A.
@@ -18,6 +22,9 @@ PUBLISHED = {
     },
 }
 RETURNS = {"qmix": 8, "vdn": 7}
+
+
+play = functools.cache(two_step.play)
 
 
 @pytest.mark.parametrize("algo", ["qmix", "vdn"])
@@ -34,7 +41,7 @@ def test_q_tot_and_the_greedy_return_are_the_published_ones(algo: str):
     )
     assert (config.mixer.embed, config.agent.hidden, config.agent.memory) == (8, 64, "none")
 
-    played = two_step.play(algo, seeds=1)
+    played = play(algo, 1)
     tables = two_step.q_tot_tables(played, 0)
     for state, table in PUBLISHED[algo].items():
         np.testing.assert_allclose(tables[state], table, atol=0.2, err_msg=f"state {state}")
@@ -49,3 +56,15 @@ def test_q_tot_and_the_greedy_return_are_the_published_ones(algo: str):
 def test_what_is_printed_as_published_is_what_was_published():
     assert two_step.PUBLISHED == PUBLISHED
     assert two_step.RETURNS == RETURNS
+
+
+def test_the_quick_form_of_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One seed of each method, of which this file has trained two already."""
+    monkeypatch.setattr(two_step, "play", play)
+    assert reproduce("two-step", quick=True, seeds=1, out=str(tmp_path)) == 0
+    results = json.loads((tmp_path / "two-step.json").read_text())["results"]
+    returns = {algo: result["returns"] for algo, result in results.items()}
+    assert returns == {"vdn": [7], "qmix": [8], "iql": [7], "qplex": [8], "coma": [8]}
+    text = (tmp_path / "two-step.md").read_text()
+    assert "QMIX and VDN agree with these numbers" in text
+    assert (tmp_path / "two-step.png").stat().st_size > 5_000

@@ -82,7 +82,10 @@ class Envs:
         return 0
 
 
-ABOUT_EXPERIMENTS = "; ".join(f"{name}: {e.about}" for name, e in EXPERIMENTS.items())
+ABOUT_EXPERIMENTS = "; ".join(
+    f"{name}: {e.about}; {e.full} on 2 cores, with --quick {e.quick}"
+    for name, e in EXPERIMENTS.items()
+)
 
 
 @dataclass(frozen=True)

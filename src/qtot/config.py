@@ -181,7 +181,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("mixer.hypernet_embed", 1, LARGE),
     ("mixer.heads", 1, LARGE),
     ("critic.embed", 1, LARGE),
-    ("critic.lr", ABOVE_ZERO, MAX_STEPS),
+    ("critic.lr_ratio", ABOVE_ZERO, MAX_STEPS),
     ("loss.alpha", 0.0, 1.0),
     ("loss.opt", 0.0, MAX_STEPS),
     ("loss.nopt", 0.0, MAX_STEPS),

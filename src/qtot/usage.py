@@ -50,6 +50,8 @@ def parse(
 # what Python and tyro say, and what it means to a user
 PLAIN = (
     (r"^Error parsing (.+?): ", r"\1: "),
+    # of an option that may be left out, only what it may be otherwise
+    (r"no type matching \{None\}.* could be instantiated .* - <class '\w+'>: ", ""),
     (r"invalid literal for int\(\) with base 10: ", "expected a whole number, got "),
     (r"could not convert string to float: ", "expected a number, got "),
     (r"Could not find valid parse for arguments: ", "expected numbers, got "),

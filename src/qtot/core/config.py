@@ -57,7 +57,7 @@ class CriticConfig:
 
     embed: int = 128
     """width of its hidden layers"""
-    lr: float = 1.0
+    lr_ratio: float = 1.0
     """its learning rate, as a multiple of optimiser.lr"""
 
 

@@ -191,7 +191,7 @@ class Learner:
         steps, opt_state = make_optimiser(self.optimiser).update(clipped, state.opt_state)
         lr = learning_rate(self.optimiser, state.env_steps, self.total_steps)
         metrics["lr"] = lr
-        rates = {"critic": lr * self.critic.lr}
+        rates = {"critic": lr * self.critic.lr_ratio}
 
         def move(part: str) -> PyTree:
             rate, at, step = rates.get(part, lr), getattr(state.online, part), getattr(steps, part)

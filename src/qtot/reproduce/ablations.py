@@ -27,12 +27,13 @@ def config(algo: str, task: str, *, quick: bool) -> TrainConfig:
     changes: dict[str, Any] = {"steps": 2_000_000, "evaluation": {"every": 100_000}}
     if quick:
         changes = {
-            "steps": 60_000,
+            "steps": 40_000,
             "exploration": {"steps": 20_000},
+            "collect": {"update_ratio": 1 / 128},
             "evaluation": {"every": 20_000, "episodes": 64, "final_episodes": 64},
         }
         if METHODS[algo].on_policy:
-            del changes["exploration"]
+            del changes["exploration"], changes["collect"]
     return nested_replace(preset_config(f"smax/{task}", algo), changes)
 
 

@@ -141,4 +141,6 @@ def check_seeds(seeds: int | None) -> None:
 
 def matrix(values: Any, digits: int = 2) -> str:
     """Numbers in rows, for a cell."""
-    return "\n".join(" ".join(f"{x:.{digits}f}" for x in row) for row in values)
+    return "\n".join(
+        " ".join(f"{round(x, digits) + 0.0:.{digits}f}" for x in row) for row in values
+    )

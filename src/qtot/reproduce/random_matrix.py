@@ -40,12 +40,19 @@ def run(settings: Settings) -> Page:
             settings.say(
                 f"{n}x{k} {algo}: median {np.median(entry[algo]):.3f} ({played.seconds:.0f} s)"
             )
+    return page_of(results, count, episodes)
+
+
+def page_of(results: dict[str, dict[str, Any]], count: int, episodes: int) -> Page:
+    """The outcome of ``count`` games of each size."""
     rows = []
     for size, entry in results.items():
         cells = [_cell(entry[algo]) for algo in METHODS_SHOWN]
         rows.append([size.replace("x", " agents, ") + " actions", *cells])
-    mean = {a: float(np.mean([np.median(e[a]) for e in results.values()])) for a in METHODS_SHOWN}
-    ordered = mean["qmix"] >= mean["vdn"]
+    medians = {a: [float(np.median(e[a])) for e in results.values()] for a in METHODS_SHOWN}
+    mean = {algo: float(np.mean(values)) for algo, values in medians.items()}
+    pairs = list(zip(medians["qmix"], medians["vdn"], strict=True))
+    above, below = sum(q > v for q, v in pairs), sum(q < v for q, v in pairs)
     return Page(
         title="Random matrix games",
         setup=(
@@ -57,11 +64,13 @@ def run(settings: Settings) -> Page:
         grids=[Grid("Median normalised return", ("game", *METHODS_SHOWN), rows)],
         notes=[
             "Mean of the medians: " + ", ".join(f"{a} {m:.3f}" for a, m in mean.items()) + ".",
-            "The paper shows curves and no numbers; its finding is that QMIX is above VDN, and the "
-            "gap grows with agents and actions.",
+            f"QMIX's median is above VDN's in {above} of {len(pairs)} sizes and below in {below}; "
+            "the paper, which shows curves and no numbers, finds it above, the more so the larger "
+            "the game. With everyone exploring at random, IQL and VDN fit the same thing, each "
+            "action's mean payoff.",
         ],
         results=results,
-        agrees=ordered,
+        agrees=mean["qmix"] >= mean["vdn"],
         draw=lambda figure: _draw(figure, results),
     )
 
