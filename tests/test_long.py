@@ -64,9 +64,10 @@ def test_simple_spread_improves_clearly_over_random(tmp_path):
     assert min(trained) > at_random + 5, (trained, at_random)
 
 
-def test_smax_3m_is_learned_in_a_third_of_the_default_steps(tmp_path):
-    run = qtot.train("smax/3m", steps=160_000, out=tmp_path / "run", quiet=True)
-    assert qtot.evaluate(run, episodes=256)[0]["win_rate"] > 0.4
+def test_smax_3m_is_learned_by_default(tmp_path):
+    """Seeds 0 to 4 end at win rates of 85, 84, 82, 86 and 84 % (2026-11-22)."""
+    run = qtot.train("smax/3m", out=tmp_path / "run", quiet=True)
+    assert qtot.evaluate(run, episodes=256)[0]["win_rate"] > 0.7
 
 
 def test_coma_learns_to_win(tmp_path):

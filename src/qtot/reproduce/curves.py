@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,9 +41,25 @@ def train_seeds(
     """
     folder = make_folder(settings.out / "runs")
     # All seeds of a method are the same program: compile it once.
-    jax.config.update(
-        "jax_compilation_cache_dir", str(make_folder(settings.out / "runs" / "cache"))
-    )
+    with _compiled_once(make_folder(folder / "cache")):
+        return _train_seeds(configs, seeds, metric, settings)
+
+
+@contextlib.contextmanager
+def _compiled_once(cache: Path) -> Iterator[None]:
+    """Meanwhile, programs are compiled into ``cache`` and taken from there."""
+    before = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009 (unknown to its types)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def _train_seeds(
+    configs: Mapping[str, TrainConfig], seeds: int, metric: str, settings: Settings
+) -> Trained:
+    folder = settings.out / "runs"
     curves: Curves = {}
     seconds = 0.0
     for name, config in configs.items():
