@@ -39,8 +39,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "climbing-penalty": Experiment(
         "climbing_penalty",
         "the climbing and penalty games (Claus & Boutilier 1998)",
-        "12 min",
-        "2 min",
+        "20 min",
+        "3 min",
     ),
     "predator-prey": Experiment(
         "predator_prey",

@@ -117,7 +117,8 @@ def median_cell(values: Sequence[float], form: str) -> str:
     low, high = median_interval(values)
 
     def text(value: float) -> str:
-        return format(round(value, 6) + 0.0, form)  # no -0.0
+        shown = format(value, form)
+        return shown if any(digit in shown for digit in "123456789") else shown.lstrip("-")
 
     seeds = " ".join(text(v) for v in values)
     return f"{text(float(np.median(values)))} [{text(low)}, {text(high)}]\n{seeds}"
