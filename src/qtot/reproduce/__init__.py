@@ -39,7 +39,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "climbing-penalty": Experiment(
         "climbing_penalty",
         "the climbing and penalty games (Claus & Boutilier 1998)",
-        "20 min",
+        "30 min",
         "3 min",
     ),
     "predator-prey": Experiment(
