@@ -45,11 +45,11 @@ def test_many_games_at_once_are_each_played_as_if_alone():
     payoffs = np.stack([make(game).payoffs for game in ("qtran", "qplex")])
     config, template = uniform("qmix", 80, **SMALL), make("qtran")
     same = np.stack([payoffs[0]] * 2)
-    apart = play_games(config, same, lambda _: template, 1, independent=True)
+    apart = play_games(config, template, same, 1, independent=True)
     one, other = apart.tables(0, 0)["q_tot"], apart.tables(1, 0)["q_tot"]
     assert np.abs(one - other).max() > 1e-3  # two teams, not the same twice
-    together = play_games(config, payoffs, lambda _: template, 2)
-    alone = play_games(config, payoffs[1:], lambda _: template, 2)
+    together = play_games(config, template, payoffs, 2)
+    alone = play_games(config, template, payoffs[1:], 2)
     assert together.returns.shape == (2, 2)
     np.testing.assert_array_equal(together.returns[1], alone.returns[0])
     for seed in range(2):
@@ -61,7 +61,7 @@ def test_many_games_at_once_are_each_played_as_if_alone():
 def test_the_return_is_the_payoff_of_the_greedy_joint_action():
     payoffs = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
     template = make("qtran")
-    played = play_games(uniform("vdn", 2_000, **SMALL), payoffs, lambda _: template, 1)
+    played = play_games(uniform("vdn", 2_000, **SMALL), template, payoffs, 1)
     assert played.returns.tolist() == [[8.0]]  # additive, so VDN finds the best
     table = played.tables(0, 0)["q_tot"][0]
     np.testing.assert_allclose(table, payoffs[0, 0], atol=0.5)
@@ -70,7 +70,7 @@ def test_the_return_is_the_payoff_of_the_greedy_joint_action():
 @pytest.mark.parametrize("algo", ["iql", "ow_qmix", "qtran", "coma"])
 def test_which_tables_a_method_has(algo: str):
     template = make("qtran")
-    played = play_games(uniform(algo, 8, **SMALL), template.payoffs[None], lambda _: template, 1)
+    played = play_games(uniform(algo, 8, **SMALL), template, template.payoffs[None], 1)
     tables = played.tables(0, 0)
     expected = set() if algo in ("iql", "coma") else {"q_tot"}
     if METHODS[algo].critic and algo != "coma":
@@ -82,7 +82,7 @@ def test_which_tables_a_method_has(algo: str):
 def test_the_weighted_mixer_finds_what_the_monotone_one_cannot():
     """The QTRAN game, five seeds."""
     template = make("qtran")
-    ow = play_games(uniform("ow_qmix", 5_000), template.payoffs[None], lambda _: template, 5)
+    ow = play_games(uniform("ow_qmix", 5_000), template, template.payoffs[None], 5)
     assert (ow.returns == 8.0).sum() >= 4
 
 
@@ -90,7 +90,7 @@ def test_the_weighted_mixer_finds_what_the_monotone_one_cannot():
 def test_qmix_ends_in_one_of_the_two_monotone_fits():
     template = make("qtran")
     payoffs = template.payoffs
-    qmix = play_games(uniform("qmix", 5_000), payoffs[None], lambda _: template, 5)
+    qmix = play_games(uniform("qmix", 5_000), template, payoffs[None], 5)
     fits = {fit.greedy: fit.mse for fit in non_monotonic.MONOTONE_FITS["qtran"]}
     for seed, payoff in enumerate(qmix.returns[0]):
         error = ((qmix.tables(0, seed)["q_tot"] - payoffs) ** 2).mean()

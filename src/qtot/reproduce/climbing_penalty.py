@@ -55,7 +55,7 @@ def run(settings: Settings) -> Page:
     template = make(GAMES[0])
     results: dict[str, dict[str, list[float]]] = {game: {} for game in GAMES}
     for algo in methods:
-        played = play_games(config(algo, steps), payoffs, lambda _: template, seeds)
+        played = play_games(config(algo, steps), template, payoffs, seeds)
         for game, returns in zip(GAMES, played.returns, strict=True):
             results[game][algo] = [float(r) for r in returns]
         medians = " ".join(f"{np.median(r):g}" for r in played.returns)

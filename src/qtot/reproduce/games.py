@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ class Played(NamedTuple):
     """every array ``[G, S, ...]``"""
     learner: Learner
     game: MarkovGame
-    """the first"""
+    """the template"""
     seconds: float
 
     def tables(self, game: int, seed: int) -> dict[str, np.ndarray]:
@@ -67,8 +66,8 @@ def uniform(algo: str, episodes: int, **changes: Any) -> TrainConfig:
 
 def play_games(
     config: TrainConfig,
+    template: MarkovGame,
     games: ArrayLike,
-    make: Callable[[Any], MarkovGame],
     seeds: int,
     *,
     independent: bool = False,
@@ -77,13 +76,12 @@ def play_games(
 
     Args:
         config: as for a single run; ``steps`` counts one seed's.
+        template: one of the games; all differ in their payoffs only.
         games: payoffs of each game, ``[G, K, A, ..., A]``.
-        make: a game from its payoffs; all must differ in their payoffs only.
         seeds: 0, 1, ... on every game.
         independent: no two games share a seed.
     """
     payoffs = np.asarray(games, np.float32)
-    template = make(payoffs[0])
     # All transitions of a rollout are valid in these games but an episode's last slot.
     rollout = config.collect.envs * template.spec.episode_limit
     iterations = -(-config.steps // rollout)

@@ -56,7 +56,7 @@ def run(settings: Settings) -> Page:
     payoffs = np.stack([make(game).payoffs for game in GAMES])
     results: dict[str, dict[str, Any]] = {game: {} for game in GAMES}
     for algo in methods:
-        played = play_games(uniform(algo, EPISODES), payoffs, lambda _: template, seeds)
+        played = play_games(uniform(algo, EPISODES), template, payoffs, seeds)
         for g, game in enumerate(GAMES):
             tables = [played.tables(g, s) for s in range(seeds)]
             entry: dict[str, Any] = {"payoffs": played.returns[g].tolist()}

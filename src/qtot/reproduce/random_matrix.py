@@ -35,7 +35,7 @@ def run(settings: Settings) -> Page:
         for algo in METHODS_SHOWN:
             template = games[0]
             config = uniform(algo, episodes, collect={"update_ratio": 0.5})
-            played = play_games(config, payoffs, lambda _, t=template: t, 1, independent=True)
+            played = play_games(config, template, payoffs, 1, independent=True)
             entry[algo] = (played.returns[:, 0] / best).round(4).tolist()
             settings.say(
                 f"{n}x{k} {algo}: median {np.median(entry[algo]):.3f} ({played.seconds:.0f} s)"

@@ -13,7 +13,7 @@ import numpy as np
 
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.methods import METHODS
-from qtot.envs.matrix import MarkovGame, make
+from qtot.envs.matrix import make
 from qtot.presets import preset_config
 from qtot.reproduce.games import Played, play_games
 from qtot.reproduce.page import Grid, Page, Settings, matrix
@@ -62,12 +62,7 @@ def config(algo: str, episodes: int = 5_000) -> TrainConfig:
 def play(algo: str, seeds: int) -> Played:
     """Train the seeds of one method."""
     game = make("two_step")
-
-    def same(payoffs: Any) -> MarkovGame:
-        del payoffs
-        return game
-
-    return play_games(config(algo), game.payoffs[None], same, seeds)
+    return play_games(config(algo), game, game.payoffs[None], seeds)
 
 
 def q_tot_tables(played: Played, seed: int) -> dict[str, np.ndarray]:
