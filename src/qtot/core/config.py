@@ -151,6 +151,16 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
+class OnlineConfig:
+    """How often a rollout is learned from before it is thrown away; with data online."""
+
+    epochs: int = 2
+    """times that a rollout is gone through"""
+    minibatches: int = 4
+    """updates that it takes; each gets as many of the parallel environments, drawn anew"""
+
+
+@dataclass(frozen=True)
 class ScalingConfig:
     """Transformations of what the learner sees; logged returns are always raw."""
 

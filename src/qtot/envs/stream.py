@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.envs.base import JaxEnv
-from qtot.types import Key, Observation, PyTree
+from qtot.types import Keys, Observation, PyTree
 
 
 class Stream(NamedTuple):
@@ -46,11 +46,12 @@ class Outcome(NamedTuple):
     info: dict[str, Float[Array, "E"]]
 
 
-def open_stream(env: JaxEnv, key: Key, n_envs: int) -> Stream:
-    """E fresh episodes."""
+def open_stream(env: JaxEnv, keys: Keys) -> Stream:
+    """E fresh episodes, ``keys [E]``."""
+    n_envs = keys.shape[0]
     no = jnp.zeros(n_envs, bool)
     return Stream(
-        env=jax.vmap(env.reset)(jax.random.split(key, n_envs)),
+        env=jax.vmap(env.reset)(keys),
         first=~no,
         final=no,
         over=no,
@@ -65,13 +66,11 @@ def see(env: JaxEnv, stream: Stream) -> Observation:
 
 
 def advance(
-    env: JaxEnv, key: Key, stream: Stream, actions: Int[Array, "E N"], *, restart: bool
+    env: JaxEnv, keys: Keys, stream: Stream, actions: Int[Array, "E N"], *, restart: bool
 ) -> tuple[Stream, Outcome]:
     """Take the joint actions where an episode runs; after a final observation, reset
-    (``restart``) or pad.
+    (``restart``) or pad. ``keys [E]``.
     """
-    n_envs = stream.first.shape[0]
-    keys = jax.random.split(key, n_envs)
     running = ~(stream.final | stream.over)
     after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))
 

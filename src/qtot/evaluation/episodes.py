@@ -33,7 +33,7 @@ def play_greedy(
     """Every agent takes the argmax of its own Q_a, without the mixer."""
     agent, stats = policy.online.agent, policy.stats
     reset_key, step_key = jax.random.split(key)
-    stream = open_stream(env, reset_key, episodes)
+    stream = open_stream(env, jax.random.split(reset_key, episodes))
     zero = jnp.zeros(episodes)
     results = Episodes(
         zero,
@@ -55,8 +55,8 @@ def play_greedy(
             learner.see(stats, seen.obs)[None], previous[None], stream.first[None], memory
         )
         action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
-        key = jax.random.fold_in(step_key, t)
-        stream, outcome = advance(env, key, stream, action, restart=False)
+        keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
+        stream, outcome = advance(env, keys, stream, action, restart=False)
 
         def at_end(new: Array, old: Array) -> Array:
             return jnp.where(outcome.ended, new, old)

@@ -13,12 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from qtot.config import TrainConfig, validate
-from qtot.core.learner import PolicyParams, TrainState
+from qtot.core.learner import PolicyParams
 from qtot.envs import make_env
-from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
 from qtot.training.ingraph import Program, Progress, RunState
@@ -123,7 +121,9 @@ class Training:
         lowered = {
             "chunk": jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)),
             **({} if self.display.quiet else self._lower_parts(state)),
-            "evaluate": jax.jit(self._greedy).lower(state.seeds.train, jnp.int32(0), jnp.int32(0)),
+            "evaluate": jax.jit(program.greedy).lower(
+                state.seeds.train, jnp.int32(0), jnp.int32(0)
+            ),
         }
         self.compiled = compile_together(lowered)
         self.compile_s = time.perf_counter() - began
@@ -133,18 +133,6 @@ class Training:
 
     def _lower_parts(self, state: RunState) -> dict[str, Any]:
         return {name: jax.jit(f).lower(state) for name, f in parts(self.program).items()}
-
-    def _greedy(self, train: TrainState, steps: Array, part: Array) -> dict[str, Array]:
-        """Means over ``evaluation.episodes`` greedy episodes, one per seed."""
-        program, episodes = self.program, self.program.config.evaluation.episodes
-
-        def one(train: TrainState, seed: Array) -> dict[str, Array]:
-            key = jax.random.fold_in(evaluation_key(seed, steps), part)
-            env, policy = program.collector.env, PolicyParams.of(train)
-            return summarise(play_greedy(env, program.learner, policy, key=key, episodes=episodes))
-
-        seeds = program.config.seed + jnp.arange(program.config.seeds)
-        return jax.vmap(one)(train, seeds)
 
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
