@@ -16,14 +16,14 @@ from jaxtyping import Array, Int
 
 from qtot.core.shards import ALONE, Shards
 from qtot.errors import QtotError
-from qtot.types import Batch, Key, PyTree, SequenceStart, Slots
+from qtot.types import Batch, Key, PyTree, SequenceStart
 
 
 class ReplayState(NamedTuple):
     """Everything that is stored."""
 
-    slots: Slots
-    """ring ``[R * stride, E, ...]``"""
+    slots: PyTree
+    """ring ``[R * stride, E, ...]``, of slots in whatever form they are stored"""
     start: SequenceStart
     """what the agents remembered at each row's start, ``[R, E, ...]``"""
     written: Int[Array, ""]
@@ -63,7 +63,7 @@ class Replay(NamedTuple):
         stride = length + 1 if whole_episodes else length
         return Replay(rows, stride, envs, not whole_episodes, shards)
 
-    def init(self, slot: Slots, start: SequenceStart) -> ReplayState:
+    def init(self, slot: PyTree, start: SequenceStart) -> ReplayState:
         """Zeros, shaped after one example slot and start of one environment."""
 
         def ring(leading: int, x: Array) -> Array:
@@ -76,7 +76,7 @@ class Replay(NamedTuple):
             written=jnp.zeros((), jnp.int32),
         )
 
-    def add(self, state: ReplayState, slots: Slots, start: SequenceStart) -> ReplayState:
+    def add(self, state: ReplayState, slots: PyTree, start: SequenceStart) -> ReplayState:
         """Overwrite the oldest row of every environment with ``slots [stride, E, ...]``."""
         row = state.written % self.rows
 

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.config import TrainConfig
+from qtot.core.compact import Codec, Stored
 from qtot.core.learner import Learner, PolicyParams, TrainState
 from qtot.core.methods import method
 from qtot.core.replay import Replay, ReplayState
@@ -145,6 +146,13 @@ class Program(NamedTuple):
         return SEED_AXES if self.replay is not None else SEED_AXES._replace(replay=None)
 
     @property
+    def codec(self) -> Codec:
+        """How slots are stored."""
+        spec = self.collector.env.spec
+        derived = spec.state_source == "concatenated observations"
+        return Codec(spec.max_actions, self.config.replay.dtype, spec.obs_sizes if derived else ())
+
+    @property
     def specs(self) -> RunState:
         """Where each part of the state lies on the mesh."""
         seeds = SEED_SPECS if self.replay is not None else SEED_SPECS._replace(replay=None)
@@ -165,7 +173,7 @@ class Program(NamedTuple):
         if self.replay is None:
             return SeedState(train, actors, None, jnp.zeros(()), run_key)
         slot, start = jax.eval_shape(
-            lambda: self.collect(run_key, actors, train, jnp.zeros(()))[1:3]
+            lambda: self._stored(*self.collect(run_key, actors, train, jnp.zeros(()))[1:3])
         )
         example = jax.tree.map(lambda x: jnp.zeros(x.shape[2:], x.dtype), slot)
         first = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), start)
@@ -185,18 +193,21 @@ class Program(NamedTuple):
     def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
     ) -> tuple[Actors, Slots, SequenceStart, Tally]:
-        """One rollout, as the replay stores it."""
-        actors, slots, start, tally = self.collector.collect(
-            key, actors, train.online, train.stats, epsilon
-        )
+        """One rollout."""
+        return self.collector.collect(key, actors, train.online, train.stats, epsilon)
+
+    def _stored(self, slots: Slots, start: SequenceStart) -> tuple[Stored, SequenceStart]:
+        """A rollout in the form in which the replay keeps it."""
         if self.collector.whole_episodes:  # memory is zero there: store nothing
             start = start._replace(memory=start.memory[..., :0])
-        return actors, slots, start, tally
+        return self.codec.encode(slots), start
 
     def sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
         """Sequences to learn from; whole episodes start from an empty memory."""
         assert self.replay is not None
         batch = self.replay.sample(replay, key, self.config.replay.batch)
+        stored: Any = batch.slots
+        batch = batch._replace(slots=self.codec.decode(stored))
         if self.collector.whole_episodes:
             memory = train.online.initial_memory(batch.start.prev_action.shape[0])
             batch = batch._replace(start=batch.start._replace(memory=memory))
@@ -291,7 +302,7 @@ class Program(NamedTuple):
         assert state.replay is not None
         collect, tally = self.config.collect, rollout.tally
         train = self._count(state.train, rollout)
-        replay = self.replay.add(state.replay, rollout.slots, rollout.start)
+        replay = self.replay.add(state.replay, *self._stored(rollout.slots, rollout.start))
         ready = self.replay.stored(replay) * collect.envs >= self.config.replay.warmup
         unit = tally.transitions if collect.update_unit == "step" else tally.episodes
         credit = state.credit + jnp.where(ready, unit * collect.update_ratio, 0.0)

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtot.config import TrainConfig, validate
-from qtot.core.learner import PolicyParams
+from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
+from qtot.training.hosts import anyone, create_folder, fetch, leads
 from qtot.training.ingraph import Program, Progress, RunState
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
@@ -45,11 +46,12 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         "git_commit": git_commit(),
         "device": device,
         "bytes": memory,
+        "shards": program.collector.shards.pieces,
     }
-    folder = RunFolder.create(out, facts)
+    folder = create_folder(out, facts)
     online = jax.eval_shape(program.init).seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
-    display = Display(config, quiet=quiet)
+    display = Display(config, quiet=quiet or not leads())
     display.header(
         spec,
         device=device,
@@ -90,25 +92,28 @@ class Training:
         config, evaluation = self.program.config, self.program.config.evaluation
         state = self._compile()
         self.began = time.perf_counter()
-        self._log(state, None, self._evaluate(state, 0, evaluation.episodes), 0.0)
+        self._log(
+            fetch(state.seeds.train), None, self._evaluate(state, 0, evaluation.episodes), 0.0
+        )
         every, now = evaluation.every or config.steps, 0
         with StopRequest() as stop:
             while now < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = self.compiled["chunk"](state, jnp.int32(until))
+                state, progress = self.compiled["chunk"](state, np.int32(until))
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
-                before, now = now, int(jnp.min(state.seeds.train.env_steps))
+                train = fetch(state.seeds.train)
+                before, now = now, int(train.env_steps.min())
                 evaluated = None
                 if now >= config.steps:
                     evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
                 elif now // every > before // every:
                     evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
-                self._log(state, progress, evaluated, spent)
-                if stop.asked and now < config.steps:
-                    self._save(state, "last", range(config.seeds))
+                self._log(train, fetch(progress), evaluated, spent)
+                if anyone(stop.asked) and now < config.steps:
+                    self._save(train, "last", range(config.seeds))
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
                     raise KeyboardInterrupt
         self._close()
@@ -139,7 +144,7 @@ class Training:
         at_once = self.program.config.evaluation.episodes
         parts = -(-episodes // at_once)
         played = [
-            self.compiled["evaluate"](state.seeds.train, jnp.int32(steps), jnp.int32(part))
+            fetch(self.compiled["evaluate"](state.seeds.train, np.int32(steps), np.int32(part)))
             for part in range(parts)
         ]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
@@ -147,15 +152,14 @@ class Training:
 
     def _log(
         self,
-        state: RunState,
+        train: TrainState,
         progress: Progress | None,
         evaluated: dict[str, Any] | None,
         spent: float,
     ) -> None:
         """A row per seed to the metrics, a line to the user, parameters after an evaluation."""
-        train, config = jax.tree.map(np.asarray, state.seeds.train), self.program.config
+        config = self.program.config
         if progress is not None:
-            progress = Progress(*jax.tree.map(np.asarray, tuple(progress)))
             self.episodes = self.episodes + progress.collected.episodes
         wall_s, rows = time.perf_counter() - self.began, []
         for i in range(config.seeds):
@@ -177,9 +181,9 @@ class Training:
         self._warn(rows)
         self.rows = rows
         if evaluated is not None:
-            self._save(state, "last", range(config.seeds))
+            self._save(train, "last", range(config.seeds))
             better = [i for i, row in enumerate(rows) if self._is_best(row)]
-            self._save(state, "best", better)
+            self._save(train, "best", better)
 
     def _warn(self, rows: list[dict[str, Any]]) -> None:
         """Say once that a run has gone wrong, or never began to learn."""
@@ -200,11 +204,11 @@ class Training:
             return True
         return False
 
-    def _save(self, state: RunState, which: Which, seeds: Iterable[int]) -> None:
+    def _save(self, train: TrainState, which: Which, seeds: Iterable[int]) -> None:
         """The networks and the statistics that belong to them."""
         for i in seeds:
-            train = jax.tree.map(lambda x: x[i], state.seeds.train)  # noqa: B023
-            self.folder.save(which, self.program.config.seed + i, PolicyParams.of(train))
+            one = jax.tree.map(lambda x: x[i], train)  # noqa: B023
+            self.folder.save(which, self.program.config.seed + i, PolicyParams.of(one))
 
     def _close(self) -> None:
         if not any(row["updates"] for row in self.rows):
