@@ -81,7 +81,8 @@ def unroll_gru(
         first: clears the memory before that slot.
         memory: hidden state before slot 0.
         implementation: None chooses by the device that the program is lowered for. ``pallas``
-            is interpreted where there is no GPU, and is ``xla`` for H above 128.
+            is interpreted where there is no GPU, and is ``xla`` for H above 128. Inside
+            ``jax.shard_map`` all but ``plain`` need ``check_vma=False``.
     """
     if implementation == "plain" or (implementation is None and x.shape[0] == 1):
         return plain(x, weights, first, memory)

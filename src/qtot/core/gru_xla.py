@@ -98,8 +98,7 @@ def forward(
     w_h = weights.hh.T
     biases, b_hn = folded_biases(weights)
     x_r, x_z, x_n = (x @ w.T for w in jnp.split(weights.ih, 3))
-    # zeros that vary over a mesh's axes as the data do, should this be inside shard_map
-    empty = jnp.where(first[..., None], 0.0, jnp.zeros_like(memory))
+    empty = jnp.zeros_like(x_r)
 
     def step(t: Array, carry: tuple[Array, Saved]) -> tuple[Array, Saved]:
         h, s = carry
@@ -107,7 +106,7 @@ def forward(
         h, *kept = _cell(h, [_at(g, t) for g in (s.r, s.z, s.n)], w_h, biases, b_hn)
         return h, Saved(*(_put(to, v, t) for to, v in zip(s, (h, *kept), strict=True)))
 
-    start = (jnp.where(first[0][:, None], 0.0, memory), Saved(empty, x_r, x_z, x_n, empty))
+    start = (memory, Saved(empty, x_r, x_z, x_n, empty))
     return jax.lax.fori_loop(0, x.shape[0], step, start)[1]
 
 
@@ -146,8 +145,7 @@ def backward(
         return jnp.where(i <= last, through, dh), found, buffers
 
     gates = (saved.r, saved.z, saved.n, saved.hn)
-    nothing = jnp.where(first[-1][:, None], 0.0, jnp.zeros_like(grads[-1]))
-    start = (nothing, (saved.r[-1], saved.z[-1], saved.n[-1], saved.hn[-1]), gates)
+    start = (jnp.zeros_like(grads[0]), (saved.r[-1], saved.z[-1], saved.n[-1], saved.hn[-1]), gates)
     dh, _, buffers = jax.lax.fori_loop(0, last + 2, step, start)
     return GateGrads(*buffers), dh
 
