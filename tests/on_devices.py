@@ -67,12 +67,10 @@ def main() -> None:
                 runs[n] = {
                     "mesh": list(program.mesh.devices.shape),
                     "pieces": program.collector.shards.pieces,
-                    "envs": numpy(state.seeds.actors.stream),
-                    "collected": numpy(progress.collected),
                     "updates": numpy(progress.updates),
+                    "play": numpy((state.seeds.actors.stream, state.seeds.train.env_steps)),
                     "params": numpy(state.seeds.train.online),
-                    "stats": numpy(state.seeds.train.stats),
-                    "learned": numpy(progress.learned),
+                    "sums": numpy((state.seeds.train.stats, progress)),
                     "greedy": numpy(greedy),
                 }
             one = runs[1]
@@ -82,13 +80,12 @@ def main() -> None:
                     "pieces": run["pieces"],
                     "updates": run["updates"].tolist(),
                     "same_play": all(
-                        np.array_equal(a, b)
-                        for key in ("envs", "collected", "updates", "greedy")
-                        for a, b in zip(
-                            jax.tree.leaves(one[key]), jax.tree.leaves(run[key]), strict=True
+                        np.array_equal(x, y)
+                        for x, y in zip(
+                            jax.tree.leaves(one["play"]), jax.tree.leaves(run["play"]), strict=True
                         )
                     ),
-                    **{k: distance(one[k], run[k]) for k in ("params", "stats", "learned")},
+                    **{k: distance(one[k], run[k]) for k in ("params", "sums", "greedy")},
                 }
                 for n, run in runs.items()
             }
