@@ -5,6 +5,7 @@ An episode's final observation is a slot of its own; the reset happens on the sl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.envs.base import JaxEnv
+from qtot.envs.lanes import vmap_last
 from qtot.types import Key, Observation, PyTree
 
 
@@ -46,11 +48,50 @@ class Outcome(NamedTuple):
     info: dict[str, Float[Array, "E"]]
 
 
+class Draws(NamedTuple):
+    """What chance decides: at one slot, or in a stretch of them, drawn at once."""
+
+    keys: Key
+    """one for every environment's step, ``[E]`` or ``[slots, E]``"""
+    fresh: PyTree
+    """the states in which episodes open, ``[E, ...]`` or ``[windows, E, ...]``; None where streams
+    do not restart"""
+
+
+def draw(env: JaxEnv, key: Key, n_envs: int, slots: int) -> Draws:
+    """The chance of a stretch of slots. An environment is reset only as often as it can need to
+    be: a window is as many slots as the shortest episode has, its final observation included, so
+    that none restarts twice within a window and every episode opens from a draw of its own.
+    """
+    step_key, reset_key = jax.random.split(key)
+    windows = -(-slots // window(env))
+    fresh = over_envs(env, env.reset)(jax.random.split(reset_key, windows * n_envs))
+    return Draws(
+        keys=jax.random.split(step_key, (slots, n_envs)),
+        fresh=jax.tree.map(lambda x: x.reshape(windows, n_envs, *x.shape[1:]), fresh),
+    )
+
+
+def draws_at(env: JaxEnv, draws: Draws, t: Int[Array, ""]) -> Draws:
+    """Those of slot ``t`` of a stretch."""
+    return Draws(draws.keys[t], jax.tree.map(lambda x: x[t // window(env)], draws.fresh))
+
+
+def window(env: JaxEnv) -> int:
+    """Slots in which at most one episode opens."""
+    return env.spec.shortest_episode + 1
+
+
+def over_envs(env: JaxEnv, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function of one environment, for many: arrays ``[E, ...]``."""
+    return vmap_last(f) if env.spec.lanes else jax.vmap(f)
+
+
 def open_stream(env: JaxEnv, key: Key, n_envs: int) -> Stream:
     """E fresh episodes."""
     no = jnp.zeros(n_envs, bool)
     return Stream(
-        env=jax.vmap(env.reset)(jax.random.split(key, n_envs)),
+        env=over_envs(env, env.reset)(jax.random.split(key, n_envs)),
         first=~no,
         final=no,
         over=no,
@@ -61,22 +102,32 @@ def open_stream(env: JaxEnv, key: Key, n_envs: int) -> Stream:
 
 def see(env: JaxEnv, stream: Stream) -> Observation:
     """What every environment shows at this slot."""
-    return jax.vmap(env.observe)(stream.env)
+    return over_envs(env, env.observe)(stream.env)
 
 
 def advance(
     env: JaxEnv, key: Key, stream: Stream, actions: Int[Array, "E N"], *, restart: bool
 ) -> tuple[Stream, Outcome]:
     """Take the joint actions where an episode runs; after a final observation, reset
-    (``restart``) or pad.
+    (``restart``) or pad. Who plays many slots draws for all of them at once: :func:`play`.
     """
     n_envs = stream.first.shape[0]
-    keys = jax.random.split(key, n_envs)
-    running = ~(stream.final | stream.over)
-    after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))
+    if restart:
+        return play(env, draws_at(env, draw(env, key, n_envs, 1), jnp.int32(0)), stream, actions)
+    return play(env, Draws(jax.random.split(key, n_envs), None), stream, actions)
 
-    # The same key serves step and reset: an environment uses the one or the other.
-    other = jax.vmap(env.reset)(keys) if restart else stream.env
+
+def play(
+    env: JaxEnv, draws: Draws, stream: Stream, actions: Int[Array, "E N"]
+) -> tuple[Stream, Outcome]:
+    """One slot: take the joint actions where an episode runs; after a final observation, open an
+    episode, or pad where ``draws.fresh`` is None.
+    """
+    restart = draws.fresh is not None
+    running = ~(stream.final | stream.over)
+    step = over_envs(env, env.step)
+    after, result = step(draws.keys, stream.env, actions.astype(jnp.int32))
+    other = draws.fresh if restart else stream.env
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(running.reshape(running.shape + (1,) * (a.ndim - 1)), a, b)
