@@ -44,8 +44,9 @@ def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> Word:
     return jnp.stack([_hash(key, shape, use) for use in (0x85EBCA6B, 0xC2B2AE35)], axis=-1)
 
 
-def _fold_in(key: UInt32[Array, "2"], data: Array) -> UInt32[Array, "2"]:
-    return _split(jnp.stack([key[0], key[1] ^ _mix(jnp.asarray(data).astype(jnp.uint32))]), ())
+def _fold_in(key: UInt32[Array, "2"], data: Array | int) -> UInt32[Array, "2"]:
+    number = jnp.asarray(data).astype(jnp.uint32)
+    return _split(jnp.stack([key[0], key[1] ^ _mix(number + jnp.uint32(0x27D4EB2F))]), ())
 
 
 def _bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:

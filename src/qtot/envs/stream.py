@@ -58,18 +58,18 @@ class Draws(NamedTuple):
     do not restart"""
 
 
-def draw(env: JaxEnv, key: Key, n_envs: int, slots: int) -> Draws:
-    """The chance of a stretch of slots. An environment is reset only as often as it can need to
+def draw(env: JaxEnv, key: Key, n_envs: int, slots: int, *, restart: bool = True) -> Draws:
+    """The chance of a stretch of slots. With ``restart``, an environment is reset only as often as it can need to
     be: a window is as many slots as the shortest episode has, its final observation included, so
     that none restarts twice within a window and every episode opens from a draw of its own.
     """
     step_key, reset_key = jax.random.split(key)
+    keys = jax.random.split(step_key, (slots, n_envs))
+    if not restart:
+        return Draws(keys, None)
     windows = -(-slots // window(env))
     fresh = over_envs(env, env.reset)(jax.random.split(reset_key, windows * n_envs))
-    return Draws(
-        keys=jax.random.split(step_key, (slots, n_envs)),
-        fresh=jax.tree.map(lambda x: x.reshape(windows, n_envs, *x.shape[1:]), fresh),
-    )
+    return Draws(keys, jax.tree.map(lambda x: x.reshape(windows, n_envs, *x.shape[1:]), fresh))
 
 
 def draws_at(env: JaxEnv, draws: Draws, t: Int[Array, ""]) -> Draws:
@@ -111,10 +111,8 @@ def advance(
     """Take the joint actions where an episode runs; after a final observation, reset
     (``restart``) or pad. Who plays many slots draws for all of them at once: :func:`play`.
     """
-    n_envs = stream.first.shape[0]
-    if restart:
-        return play(env, draws_at(env, draw(env, key, n_envs, 1), jnp.int32(0)), stream, actions)
-    return play(env, Draws(jax.random.split(key, n_envs), None), stream, actions)
+    draws = draw(env, key, stream.first.shape[0], 1, restart=restart)
+    return play(env, draws_at(env, draws, jnp.zeros((), jnp.int32)), stream, actions)
 
 
 def play(
