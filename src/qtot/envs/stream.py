@@ -59,9 +59,10 @@ class Draws(NamedTuple):
 
 
 def draw(env: JaxEnv, key: Key, n_envs: int, slots: int, *, restart: bool = True) -> Draws:
-    """The chance of a stretch of slots. With ``restart``, an environment is reset only as often as it can need to
-    be: a window is as many slots as the shortest episode has, its final observation included, so
-    that none restarts twice within a window and every episode opens from a draw of its own.
+    """The chance of a stretch of slots. With ``restart``, an environment is reset only as often as
+    it can need to be: a window is as many slots as the shortest episode has, its final observation
+    included, so that none restarts twice within a window and every episode opens from a draw of
+    its own.
     """
     step_key, reset_key = jax.random.split(key)
     keys = jax.random.split(step_key, (slots, n_envs))
