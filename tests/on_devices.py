@@ -1,7 +1,7 @@
 """Run as a program of its own: the same training on 1, 2 and 8 devices of a simulated machine.
 
-Prints JSON: for each case and number of devices, what depends on the configuration alone, and how far
-the rest is from that of one device.
+Prints JSON: for each case and number of devices, whether what depends on the configuration alone is
+equal, and how far the rest is from one device.
 """
 
 from __future__ import annotations

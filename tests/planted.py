@@ -180,8 +180,8 @@ BUGS: dict[str, Bug] = {
     "the_state_of_one_environment_is_everyones": Bug(
         "the global state of one environment overwrites all",
         "envs/stream.py",
-        "return jax.vmap(env.observe)(stream.env)",
-        "seen = jax.vmap(env.observe)(stream.env)\n"
+        "return over_envs(env, env.observe)(stream.env)",
+        "seen = over_envs(env, env.observe)(stream.env)\n"
         "    return seen._replace(state=jnp.broadcast_to(seen.state[:1], seen.state.shape))",
         ("test_collect.py::test_every_environment_has_a_state_of_its_own",),
     ),
@@ -304,8 +304,8 @@ BUGS: dict[str, Bug] = {
     "one_dead_agent_ends_the_episode": Bug(
         "the agents' termination flags are OR-ed into the team's",
         "envs/stream.py",
-        "after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))",
-        "after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))\n"
+        "after, result = step(draws.keys, stream.env, actions.astype(jnp.int32))",
+        "after, result = step(draws.keys, stream.env, actions.astype(jnp.int32))\n"
         "    dead = ~jax.vmap(env.observe)(after).alive.all(-1)\n"
         "    result = result._replace(terminated=result.terminated | dead)",
         ("test_collect.py::test_one_dead_agent_does_not_end_the_teams_episode",),

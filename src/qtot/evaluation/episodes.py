@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
 from qtot.envs.base import JaxEnv
-from qtot.envs.stream import advance, open_stream, see
+from qtot.envs.stream import Draws, open_stream, play, see
 from qtot.types import Key
 
 EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
@@ -56,7 +56,7 @@ def play_greedy(
         )
         action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
         keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
-        stream, outcome = advance(env, keys, stream, action, restart=False)
+        stream, outcome = play(env, Draws(keys, None), stream, action)
 
         def at_end(new: Array, old: Array) -> Array:
             return jnp.where(outcome.ended, new, old)

@@ -12,8 +12,8 @@ from qtot.core.learner import Learner, Statistics
 from qtot.core.networks import Networks
 from qtot.core.shards import Shards
 from qtot.envs.base import JaxEnv
-from qtot.envs.stream import Stream, advance, open_stream, see
-from qtot.types import Key, Keys, Observation, SequenceStart, Slots
+from qtot.envs.stream import Stream, chances, draw, draws_at, open_stream, play, see
+from qtot.types import Key, Observation, SequenceStart, Slots
 
 
 class Actors(NamedTuple):
@@ -74,14 +74,14 @@ class Collector(NamedTuple):
             actors = self.init(reset_key, networks)
         start = SequenceStart(actors.memory, actors.prev_action)
         each = self.envs // self.shards.pieces
-        env_keys = self.shards.draw(env_key, lambda k: jax.random.split(k, (self.slots, each)), 1)
+        many = chances(self.env, self.slots, restart=not self.whole_episodes)
+        keys = self.shards.draw(env_key, lambda k: jax.random.split(k, (many, each)), 1)
+        draws = draw(self.env, keys, self.slots)
 
-        def slot(actors: Actors, drawn: tuple[Array, Keys]) -> tuple[Actors, tuple[Slots, Tally]]:
-            stream, (noise, keys) = actors.stream, drawn
+        def slot(actors: Actors, now: tuple[Array, Array]) -> tuple[Actors, tuple[Slots, Tally]]:
+            stream, (noise, t) = actors.stream, now
             seen, action, memory = self.act(noise, actors, networks, stats, epsilon)
-            after, outcome = advance(
-                self.env, keys, stream, action, restart=not self.whole_episodes
-            )
+            after, outcome = play(self.env, draws_at(self.env, draws, t), stream, action)
             slots = Slots(
                 *seen,
                 action=action,
@@ -101,7 +101,7 @@ class Collector(NamedTuple):
             return Actors(after, memory, action), (slots, tally)
 
         noise = self._noise(act_key, self.slots)
-        actors, (slots, tallies) = jax.lax.scan(slot, actors, (noise, env_keys))
+        actors, (slots, tallies) = jax.lax.scan(slot, actors, (noise, jnp.arange(self.slots)))
         tally = self.shards.total(jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies))
         return actors, slots, start, tally
 
