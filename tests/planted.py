@@ -398,6 +398,20 @@ BUGS: dict[str, Bug] = {
             "test_mixers.py::test_the_weights_of_qplex_are_above_zero_and_depend_on_the_joint_action",
         ),
     ),
+    "a_gradient_passes_the_beginning_of_an_episode": Bug(
+        "padding leaks",
+        "core/gru_xla.py",
+        "through = jnp.where(_at(first, t)[:, None], 0.0, through)",
+        "through = jnp.where(_at(first, t)[:, None], through, through)",
+        ("test_gru.py::test_values_and_gradients_are_the_plain_scans[odd-xla]",),
+    ),
+    "the_same_in_the_gpu_kernel": Bug(
+        "padding leaks",
+        "core/gru_pallas.py",
+        "return jnp.where(keep[t] > 0, through, 0.0)",
+        "return through",
+        ("test_gru.py::test_values_and_gradients_are_the_plain_scans[odd-pallas]",),
+    ),
     "groups_are_mixed_up": Bug(
         "agents of a group use another group's network",
         "core/agent.py",

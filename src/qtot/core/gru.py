@@ -176,7 +176,7 @@ def _weight_gradient(
     """Σ over slots of grad ⊗ input, the gates below each other.
 
     The inputs are transposed once, behind a barrier: XLA would fold it into the products, for
-    which its CPU backend has no fast routine (a third slower).
+    which its CPU backend has no fast routine (1.3 to 1.6 times the time, measured).
     """
     rows = jax.lax.optimization_barrier(inputs.reshape(-1, inputs.shape[-1]).T)
     products = [rows @ d.reshape(-1, d.shape[-1]) for d in grads]

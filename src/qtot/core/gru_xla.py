@@ -2,8 +2,8 @@
 of it shares.
 
 A scan would write each kept array into a fresh buffer, which XLA first fills with zeros. Here the
-gates overwrite their own inputs, and on the way back their gradients overwrite the gates: half the
-memory, and no page touched for nothing.
+gates overwrite their own inputs, and on the way back their gradients overwrite the gates: 5 arrays
+of hidden states' size instead of 8, then 6 instead of 10.
 """
 
 from __future__ import annotations
