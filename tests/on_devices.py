@@ -20,22 +20,13 @@ import numpy as np
 import everything
 from qtot.envs import make_env
 from qtot.training.ingraph import Program
-from small import small_config
+from small import BUSY, small_config
 
-SEGMENTS: dict[str, Any] = {
-    "agent": {"memory": "gru", "hidden": 8, "encoder": (8,)},
-    "collect": {"envs": 16, "update_ratio": 1 / 16},
-    "replay": {"length": 4, "batch": 8, "warmup": 16, "capacity": 64},
-    "scaling": {"normalise_obs": True, "normalise_state": True, "standardise_rewards": True},
-    "optimiser": {"lr": 1e-4},
-    "exploration": {"start": 0.3, "end": 0.3},
-    "critic": {"embed": 8},
-}
-ONLINE = SEGMENTS | {"data": "online", "online": {"epochs": 2, "minibatches": 2}}
+ONLINE = BUSY | {"data": "online", "online": {"epochs": 2, "minibatches": 2}}
 
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
-    "replay": ("cw_qmix", SEGMENTS, (1, 2, 8)),
-    "on_policy": ("coma", SEGMENTS, (1, 8)),
+    "replay": ("cw_qmix", BUSY, (1, 2, 8)),
+    "on_policy": ("coma", BUSY, (1, 8)),
     "six_seeds_online": ("qmix", ONLINE | {"seeds": 6}, (1, 8)),
 }
 STEPS = 150

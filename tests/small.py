@@ -15,6 +15,17 @@ from qtot.core.mixers.base import MixerInputs
 from qtot.envs import make_env
 from qtot.training.ingraph import Program, RunState
 
+# Everything that a run can keep: memories, moments, a replay that is written over.
+BUSY: dict[str, Any] = {
+    "agent": {"memory": "gru", "hidden": 8, "encoder": (8,)},
+    "collect": {"envs": 16, "update_ratio": 1 / 16},
+    "replay": {"length": 4, "batch": 8, "warmup": 16, "capacity": 64},
+    "scaling": {"normalise_obs": True, "normalise_state": True, "standardise_rewards": True},
+    "optimiser": {"lr": 1e-4},
+    "exploration": {"start": 0.3, "end": 0.3},
+    "critic": {"embed": 8},
+}
+
 
 def small_config(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
     """Memoryless agents, random play, gamma .9: what a probe's known values are about."""

@@ -88,9 +88,8 @@ join(sys.argv[2])
 import everything
 with everything.registered():
     from qtot.api import train_config
-    from small import small_config
-    from on_devices import SEGMENTS
-    config = small_config(everything.NAME, **{**SEGMENTS, "steps": 120, "log_every": 60})
+    from small import BUSY, small_config
+    config = small_config(everything.NAME, **{**BUSY, "steps": 120, "log_every": 60})
     train_config(config, sys.argv[1], quiet=True)
 """
 

@@ -60,7 +60,10 @@ def numbered(begin: int, count: int) -> tuple[Slots, SequenceStart]:
 
 
 add = jax.jit(lambda replay, state, *row: replay.add(state, *row), static_argnums=0)
-sample = jax.jit(lambda replay, *args: replay.sample(*args), static_argnums=(0, 3))
+sample = jax.jit(
+    lambda replay, state, *args: replay.read(state, *replay.pick(state, *args)),
+    static_argnums=(0, 3),
+)
 
 
 def filled(replay: Replay, rows: int) -> ReplayState:

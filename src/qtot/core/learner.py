@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -179,15 +180,27 @@ class Learner:
         return choose(noise, values, avail_actions, epsilon)
 
     def update(
-        self, state: TrainState, batch: Batch
+        self, state: TrainState, batch: Any, read: Callable[[Any], Batch] = lambda batch: batch
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """One optimiser step on ``[T+1, B]`` sequences, and the target networks' turn.
+
+        Args:
+            state: what learning changes.
+            batch: the sequences; or arrays of which each entry of the first axis stands for some
+                of them, a piece.
+            read: makes a piece into its sequences. Pieces are gone through one after another, so
+                that what one needs fits into a cache; their gradients add up.
 
         Returns:
             The new state, and ``loss``, ``grad_norm`` (before clipping), ``lr``, and what the
             method's loss reports.
         """
-        count, *sums = self.shards.total(self._differentiate(state, batch))
+        if isinstance(batch, Batch):
+            sums = self._differentiate(state, read(batch))
+        else:
+            each = jax.lax.map(lambda piece: self._differentiate(state, read(piece)), batch)
+            sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
+        count, *sums = self.shards.total(sums)
         loss, metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(count, 1), tuple(sums))
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
         clipped: Any = self._clip(grads)
@@ -212,8 +225,8 @@ class Learner:
     def _differentiate(
         self, state: TrainState, batch: Batch
     ) -> tuple[Float[Array, ""], Float[Array, ""], dict[str, Float[Array, ""]], Networks]:
-        """Transitions that carry loss in this device's part of the batch, and sums over them of
-        loss, metrics and gradient.
+        """Transitions that carry loss in a part of a batch, and sums over them of loss, metrics and
+        gradient.
         """
         batch = batch._replace(slots=self.scale(state.stats, batch.slots))
         count = jnp.sum(counted(batch.slots, self.burn_in), dtype=jnp.float32)

@@ -31,7 +31,7 @@ class ReplayState(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """Sizes of the ring. ``init → add → sample``."""
+    """Sizes of the ring. ``init → add → pick → read``."""
 
     rows: int
     """R, rows per environment"""
@@ -97,9 +97,12 @@ class Replay(NamedTuple):
         """Rows per environment that may be sampled."""
         return jnp.maximum(jnp.minimum(state.written, self.rows) - self.overlap, 0)
 
-    def sample(self, state: ReplayState, key: Key, batch: int) -> Batch:
-        """The part of ``batch`` sequences that is drawn here, of each shard equally many: uniform,
-        with replacement, over all that it holds, so that the cost does not grow with the capacity.
+    def pick(
+        self, state: ReplayState, key: Key, batch: int
+    ) -> tuple[Int[Array, "B"], Int[Array, "B"]]:
+        """Row and environment of those of ``batch`` sequences that are drawn here, of each shard
+        equally many: uniform, with replacement, over all that it holds, so that the cost does not
+        grow with the capacity.
         """
         envs, each = self.envs // self.shards.pieces, batch // self.shards.pieces
 
@@ -110,7 +113,7 @@ class Replay(NamedTuple):
         age, env = pick // envs, pick % envs
         env += jnp.repeat(envs * jnp.arange(self.shards.here), each)
         row = (state.written - 1 - self.overlap - age) % self.rows
-        return self.read(state, row, env)
+        return row, env
 
     def read(self, state: ReplayState, row: Int[Array, "B"], env: Int[Array, "B"]) -> Batch:
         """The sequences that begin at the given rows, time-major ``[stride or T+1, B, ...]``."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int
 
-from qtot.types import Key, Keys, PyTree
+from qtot.types import Key, Keys
 
 T = TypeVar("T")
 
@@ -55,13 +55,3 @@ class Shards(NamedTuple):
 
 
 ALONE = Shards()
-
-
-def divide(tree: PyTree, parts: int, axis: int) -> PyTree:
-    """Cut ``axis`` into ``parts``, which come first: ``[parts, ..., size / parts, ...]``."""
-
-    def cut(x: Array) -> Array:
-        shape = (*x.shape[:axis], parts, x.shape[axis] // parts, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x.reshape(shape), axis, 0)
-
-    return jax.tree.map(cut, tree)

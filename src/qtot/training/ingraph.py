@@ -25,7 +25,7 @@ from qtot.envs.spec import EnvSpec
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.training.collect import Actors, Collector, Tally
 from qtot.training.devices import DATA, SEED, lay_out
-from qtot.types import Batch, Key, SequenceStart, Slots
+from qtot.types import Batch, Key, PyTree, SequenceStart, Slots
 
 
 class SeedState(NamedTuple):
@@ -66,6 +66,10 @@ class RunState(NamedTuple):
     iteration: Int[Array, ""]
     """collections done; the same for all seeds, which run in lock step"""
 
+
+CACHED = 170_000
+"""numbers of a recurrent layer, over all slots of a piece, for which a core's cache (2 MB) is large
+enough: measured, where half or twice as many are no faster"""
 
 # What is per seed and what all seeds share: a shared write head keeps the ring's update in place.
 SEED_AXES = SeedState(
@@ -202,16 +206,40 @@ class Program(NamedTuple):
             start = start._replace(memory=start.memory[..., :0])
         return self.codec.encode(slots), start
 
-    def sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
-        """Sequences to learn from; whole episodes start from an empty memory."""
-        assert self.replay is not None
-        batch = self.replay.sample(replay, key, self.config.replay.batch)
-        stored: Any = batch.slots
-        batch = batch._replace(slots=self.codec.decode(stored))
-        if self.collector.whole_episodes:
-            memory = train.online.initial_memory(batch.start.prev_action.shape[0])
-            batch = batch._replace(start=batch.start._replace(memory=memory))
-        return batch
+    def update(
+        self, train: TrainState, replay: ReplayState, key: Key
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """One learner update on sequences from the replay."""
+        ring = self.replay
+        assert ring is not None
+
+        def read(picked: tuple[Array, Array]) -> Batch:
+            batch = ring.read(replay, *picked)
+            stored: Any = batch.slots
+            batch = batch._replace(slots=self.codec.decode(stored))
+            if self.collector.whole_episodes:  # they start from an empty memory
+                memory = train.online.initial_memory(batch.start.prev_action.shape[0])
+                batch = batch._replace(start=batch.start._replace(memory=memory))
+            return batch
+
+        picked = ring.pick(replay, key, self.config.replay.batch)
+        return self.learner.update(train, self._pieces(picked), read)
+
+    def _pieces(self, picked: PyTree) -> PyTree:
+        """Arrays over the sequences of an update, cut into pieces ``[pieces, B, ...]`` that fit
+        into a CPU's cache; elsewhere, all is one piece.
+        """
+        sequences, slots = len(jax.tree.leaves(picked)[0]), self.collector.slots + 1
+        numbers = slots * self.learner.n_agents * max(self.learner.agent.hidden, 1)
+        numbers *= self.config.seeds // self.mesh.shape[SEED]  # side by side
+        whole = self.mesh.devices.flat[0].platform != "cpu"
+        pieces = next(
+            n
+            for n in range(1, sequences + 1)
+            if sequences % n == 0
+            and (whole or n == sequences or numbers * sequences // n <= CACHED)
+        )
+        return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), picked)
 
     def rollout_batch(
         self, key: Key, after: Actors, train: TrainState, slots: Slots, start: SequenceStart
@@ -265,13 +293,15 @@ class Program(NamedTuple):
             train = train._replace(target=train.online)
             batch = self.learner.foresee(train, batch)
 
-        def update(train: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
-            part = Batch(
+        def read(chosen: Array) -> Batch:
+            return Batch(
                 slots=jax.tree.map(lambda x: x[:, chosen], batch.slots),
                 start=jax.tree.map(lambda x: x[chosen], batch.start),
                 slow=jax.tree.map(lambda x: x[:, chosen], batch.slow),
             )
-            return self.learner.update(train, part)
+
+        def update(train: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
+            return self.learner.update(train, self._pieces(chosen), read)
 
         keys = jax.random.split(deal_key, online.epochs)
         dealt = jax.vmap(self._deal)(keys)
@@ -316,17 +346,11 @@ class Program(NamedTuple):
         """Spend the credit. The replay is only read, so under vmap a seed that has spent its
         credit waits without a copy of it.
         """
-
-        @traced_once
-        def update(
-            train: TrainState, replay: ReplayState, key: Key
-        ) -> tuple[TrainState, dict[str, Array]]:
-            batch = self.sample(replay, jax.random.fold_in(key, train.updates), train)
-            return self.learner.update(train, batch)
+        update = traced_once(self.update)
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             train, credit, sums = carry
-            train, metrics = update(train, replay, key)
+            train, metrics = update(train, replay, jax.random.fold_in(key, train.updates))
             return train, credit - 1.0, jax.tree.map(jnp.add, sums, metrics)
 
         before = train.updates

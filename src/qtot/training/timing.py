@@ -60,15 +60,14 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
         return program.rollout_batch(seed.key, actors, seed.train, slots, start)
 
     def update(seed: SeedState) -> Any:
-        if seed.replay is None:
-            shapes = jax.eval_shape(rollout, seed)
-            parts = program.config.online.minibatches
-            batch = Batch(
-                jax.tree.map(lambda x: _zeros(x, 1, parts), shapes.slots),
-                jax.tree.map(lambda x: _zeros(x, 0, parts), shapes.start),
-            )
-        else:
-            batch = program.sample(seed.replay, seed.key, seed.train)
+        if seed.replay is not None:
+            return program.update(seed.train, seed.replay, seed.key)[0].online
+        shapes = jax.eval_shape(rollout, seed)
+        parts = program.config.online.minibatches
+        batch = Batch(
+            jax.tree.map(lambda x: _zeros(x, 1, parts), shapes.slots),
+            jax.tree.map(lambda x: _zeros(x, 0, parts), shapes.start),
+        )
         return program.learner.update(seed.train, batch)[0].online
 
     return {
