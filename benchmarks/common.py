@@ -22,8 +22,8 @@ from qtot.config import TrainConfig, nested_replace
 from qtot.envs import make_env
 from qtot.envs.spec import EnvSpec
 from qtot.presets import preset_config
-from qtot.training.ingraph import Program, RunState
-from qtot.training.resources import device_facts, versions
+from qtot.training.ingraph import Program, RunState, SeedState
+from qtot.training.resources import device_facts, nbytes, versions
 from qtot.training.timing import parts
 
 Row = Mapping[str, Any]
@@ -123,16 +123,12 @@ class Piece(NamedTuple):
 
 
 class Training:
-    """A compiled training program that runs in pieces."""
+    """A training program that runs in pieces. ``compile`` comes before ``run``."""
 
     def __init__(self, config: TrainConfig):
-        began = time.perf_counter()
         self.config = config
         self.program = Program.make(make_env(config.env), config)
         self.state: RunState = jax.block_until_ready(jax.jit(self.program.init)())
-        chunk = jax.jit(self.program.chunk, donate_argnums=0)
-        self.chunk = chunk.lower(self.state, jnp.int32(0)).compile()
-        self.compile_s = time.perf_counter() - began
         self.steps = 0
 
     @property
@@ -140,15 +136,21 @@ class Training:
         """Of its environment."""
         return self.program.collector.env.spec
 
+    def compile(self) -> float:
+        """Compile the training program; seconds, tracing included."""
+        began = time.perf_counter()
+        chunk = jax.jit(self.program.chunk, donate_argnums=0)
+        self.chunk = chunk.lower(self.state, jnp.int32(0)).compile()
+        return time.perf_counter() - began
+
     def run(self, steps: int) -> Piece:
         """``steps`` more environment steps of every seed, learning as often as they earn."""
-        self.steps += steps
         began = time.perf_counter()
-        self.state, progress = self.chunk(self.state, jnp.int32(self.steps))
+        self.state, progress = self.chunk(self.state, jnp.int32(self.steps + steps))
         jax.block_until_ready(progress)
         spent = time.perf_counter() - began
-        collected = float(jnp.sum(progress.collected.transitions))
         self.steps = int(jnp.min(self.state.seeds.train.env_steps))
+        collected = float(jnp.sum(progress.collected.transitions))
         return Piece(spent, collected, float(jnp.mean(progress.updates)))
 
     def fill(self) -> None:
@@ -157,9 +159,44 @@ class Training:
             self.run(self.config.collect.envs * self.program.collector.slots)
 
     def part(self, name: str) -> Callable[[], Any]:
-        """``update`` (sampling and one optimiser step of every seed) or ``collect``, compiled."""
-        compiled = jax.jit(parts(self.program)[name])
+        """A part of the program alone, for all seeds: ``collect``, ``update`` (sampling and one
+        optimiser step) or ``sample``.
+        """
+        over_seeds = {**parts(self.program), "sample": self._sample}[name]
+        compiled = jax.jit(over_seeds)
         return lambda: compiled(self.state)
+
+    def _sample(self, state: RunState) -> Any:
+        def one(seed: SeedState) -> Any:
+            assert seed.replay is not None
+            return self.program.sample(seed.replay, seed.key, seed.train)
+
+        return jax.vmap(one, in_axes=(self.program.axes,))(state.seeds)
+
+
+def replay_bytes(config: TrainConfig) -> float:
+    """Bytes that the replay takes per slot it can hold; nothing is allocated."""
+    program = Program.make(make_env(config.env), config)
+    ring = program.replay
+    assert ring is not None
+    replay = jax.eval_shape(program.init).seeds.replay
+    return nbytes(replay) / (config.seeds * ring.rows * ring.stride * ring.envs)
+
+
+def same_size(env: str, **changes: Any) -> TrainConfig:
+    """The sizes at which learners are compared: JaxMARL's small QMIX (GRU 64, mixing network 32,
+    hypernetworks 64, 8 environments, 32 sequences of 128 slots), otherwise the default preset.
+    """
+    agent = {"encoder": (64,), "hidden": 64, "layer_norm": False, "prev_action": False}
+    return configure(
+        env,
+        agent=agent,
+        mixer={"embed": 32, "hypernet_layers": 2, "hypernet_embed": 64},
+        replay={"sequences": "segments", "length": 128, "batch": 32},
+        collect={"envs": 8, "update_ratio": 8 / 1024},
+        target={"td_lambda": 0.0},
+        **changes,
+    )
 
 
 def configure(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
