@@ -219,8 +219,10 @@ def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, int | float) and abs(value) >= 1000:
+        return f"{value:,.0f}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:.3g}"
     return "-" if value is None else str(value)
 
 
