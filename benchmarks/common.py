@@ -27,6 +27,7 @@ from qtot.training.resources import device_facts, nbytes, versions
 from qtot.training.timing import parts
 
 Row = Mapping[str, Any]
+LOOP = 8  # updates of the part ``updates``
 
 
 def seconds(run: Callable[[], Any], repeats: int = 7, warm: int = 1) -> list[float]:
@@ -160,18 +161,26 @@ class Training:
 
     def part(self, name: str) -> Callable[[], Any]:
         """A part of the program alone, for all seeds: ``collect``, ``update`` (sampling and one
-        optimiser step) or ``sample``.
+        optimiser step), ``updates`` (``LOOP`` of these in a loop, as training does) or ``sample``.
         """
-        over_seeds = {**parts(self.program), "sample": self._sample}[name]
+        ours = {"updates": self._updates, "sample": self._sample}
+        over_seeds = parts(self.program)[name] if name not in ours else self._vmapped(ours[name])
         compiled = jax.jit(over_seeds)
         return lambda: compiled(self.state)
 
-    def _sample(self, state: RunState) -> Any:
-        def one(seed: SeedState) -> Any:
-            assert seed.replay is not None
-            return self.program.sample(seed.replay, seed.key, seed.train)
+    def _vmapped(self, one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
+        return lambda state: jax.vmap(one, in_axes=(self.program.axes,))(state.seeds)
 
-        return jax.vmap(one, in_axes=(self.program.axes,))(state.seeds)
+    def _sample(self, seed: SeedState) -> Any:
+        assert seed.replay is not None
+        return self.program.sample(seed.replay, seed.key, seed.train)
+
+    def _updates(self, seed: SeedState) -> Any:
+        def update(i: Any, train: Any) -> Any:
+            batch = self._sample(seed._replace(train=train, key=jax.random.fold_in(seed.key, i)))
+            return self.program.learner.update(train, batch)[0]
+
+        return jax.lax.fori_loop(0, LOOP, update, seed.train)
 
 
 def replay_bytes(config: TrainConfig) -> float:

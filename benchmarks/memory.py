@@ -80,7 +80,7 @@ def main() -> None:
     short = parser.parse_args().short
     tasks = TASKS[:2] if short else TASKS
     run = ("smax/3m",) if short else TASKS[:2]
-    rows = [measure(env, 20_000 if env in run else 0) for env in tasks]
+    rows = [measure(env, 5_000 if env in run else 0) for env in tasks]
     bare = peak_mb([sys.executable, "-c", "import jax.numpy as jnp; jnp.ones(1) + 1"])
     report("memory", rows, import_mb=round(bare))
 

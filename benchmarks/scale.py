@@ -90,7 +90,7 @@ def of_seeds(n: int) -> tuple[float, float, str]:
     training = Training(config)
     training.compile()
     training.fill()
-    steps = max(2_000, 16_000 // n)
+    steps = max(1_000, 8_000 // n)
     pieces = [training.run(steps) for _ in range(3)]
     return median(p.seconds / p.steps for p in pieces) * n, n, "step of a seed"
 

@@ -77,11 +77,11 @@ def main() -> None:
     parser.add_argument("--metric", default="win_rate", help="win_rate, return, ...")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="the first")
-    parser.add_argument("--short", action="store_true", help="one seed, 150,000 steps")
+    parser.add_argument("--short", action="store_true", help="one seed, 100,000 steps")
     parser.add_argument("flags", nargs="*", help="after --: flags of qtot train")
     args = parser.parse_args()
     if args.short:
-        args.seeds, args.flags = 1, ["--steps", "150000", *args.flags]
+        args.seeds, args.flags = 1, ["--steps", "100000", *args.flags]
     rows = []
     for seed in range(args.seed, args.seed + args.seeds):
         found = evaluations(run_once(args.env, seed, args.flags), args.metric)

@@ -15,7 +15,7 @@ What is reported, medians over pieces:
                   rival counts every slot.
     collect_ms    a rollout without learning (before learning starts, the same program)
     update_ms     one update with its sampling: (piece - its collecting) / its updates, for both
-    alone_ms      our update compiled alone, with its sampling
+    direct_ms     our updates and their sampling compiled alone, in a loop
     of_peak       the matrix-product rate of the machine that the update reaches: useful FLOPs, by
                   formula, over update_ms and the rate measured right after
     ratio         how many times ours is faster; of steps_per_s, the median over pairs of pieces
@@ -38,7 +38,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import Limits, Piece, Training, configure, median, report, seconds, update_gflop
+from common import LOOP, Limits, Piece, Training, configure, median, report, seconds, update_gflop
 from time_to import evaluations, run_once
 
 from qtot.config import TrainConfig
@@ -194,7 +194,7 @@ class Side(NamedTuple):
         *,
         peak_s: float,
         compile_s: float,
-        alone_s: Sequence[float] = (),
+        direct_s: Sequence[float] = (),
     ) -> dict[str, Any]:
         """As it is printed."""
         return {
@@ -204,7 +204,7 @@ class Side(NamedTuple):
             "steps_per_s": median(p.rate for p in self.learning),
             "collect_ms": 1e3 * self.collect_s * task.envs * task.length,
             "update_ms": 1e3 * self.update_s,
-            "alone_ms": 1e3 * median(alone_s) if alone_s else None,
+            "direct_ms": 1e3 * median(direct_s) if direct_s else None,
             "of_peak": peak_s / self.update_s,
             "compile_s": compile_s,
         }
@@ -217,7 +217,7 @@ def duel(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     changes = {"TEST_DURING_TRAINING": False, "LEARNING_STARTS": task.before * rollout}
     rival = Rival(args, task, changes)
     ours = Training(translated(task.env, rival.config, task.before))
-    compile_s, alone = ours.compile(), ours.part("update")
+    compile_s, direct = ours.compile(), ours.part("updates")
     them, us = Side([], []), Side([], [])
 
     rival.run(2)  # the first rollouts touch fresh memory
@@ -232,19 +232,19 @@ def duel(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     ours.fill()
     once = max(rival.run(2).seconds / 2, ours.run(2 * rollout).seconds / 2)
     many = max(2, round(args.seconds / once))
-    alone_s: list[float] = []
-    alone()
+    direct_s: list[float] = []
+    direct()
     for _ in range(args.pieces):
         them.learning.append(rival.run(many))
         us.learning.append(ours.run(many * rollout))
-        alone_s += seconds(alone, 5, warm=0)
+        direct_s += [s / LOOP for s in seconds(direct, 1, warm=0)]
     rival.close()
 
     peak_s = update_gflop(ours.spec, ours.config) / Limits.measure().gflops
     pairs = zip(them.learning, us.learning, strict=True)
     return [
         them.row(name, task, "rival", peak_s=peak_s, compile_s=rival.facts["compile_s"]),
-        us.row(name, task, "ours", peak_s=peak_s, compile_s=compile_s, alone_s=alone_s),
+        us.row(name, task, "ours", peak_s=peak_s, compile_s=compile_s, direct_s=direct_s),
         {
             "task": name,
             "K": task.updates,
@@ -252,7 +252,7 @@ def duel(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
             "steps_per_s": median(u.rate / t.rate for t, u in pairs),
             "collect_ms": them.collect_s / us.collect_s,
             "update_ms": them.update_s / us.update_s,
-            "alone_ms": them.update_s / median(alone_s),
+            "direct_ms": them.update_s / median(direct_s),
             "compile_s": rival.facts["compile_s"] / compile_s,
         },
     ]
