@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+BENCHMARKS ?= learner train memory scale time_to
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,8 +44,8 @@ format: $(STAMP)lint ## put the sources into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)core ## measure training speed
-	$(BIN)/python benchmarks/train.py --short $(ARGS)
+bench: $(STAMP)core ## measure speed and memory, some minutes; BENCHMARKS="learner scale" measures some
+	@$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py --short $(ARGS) &&) true
 
 clean: ## remove the environment and what tools left; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

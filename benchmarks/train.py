@@ -1,69 +1,42 @@
-"""End-to-end training speed: environment steps and learner updates per second, as JSON.
+"""End-to-end training speed: environment steps and learner updates per second.
 
     python benchmarks/train.py                 smax/3m, smax/2s3z, mpe/simple_spread
     python benchmarks/train.py --short         smax/3m only, fewer steps
 
-Default preset, one seed. Each figure is the median over chunks after the first; compilation is
-reported apart. The machine's f32 matrix product rate is measured in the same run, so that figures
-of different machines can be compared as ratios.
+Default preset, one seed. Each figure is the median over chunks once learning has started;
+compilation is reported apart. ``learner_of_peak`` is the learner's useful matrix products per
+second of training (``common.update_gflop``) over the rate of a large matrix product on all cores:
+what is missing to 1 is environments, acting, elementwise work and waiting.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from qtot.config import nested_replace
-from qtot.envs import make_env
-from qtot.presets import preset_config
-from qtot.training.ingraph import Program
-from qtot.training.resources import device_facts, versions
-
-
-def gflops(size: int = 1024, repeats: int = 10) -> float:
-    """The machine's limit: an f32 matrix product, best of ``repeats``."""
-    x = jnp.ones((size, size))
-    product = jax.jit(jnp.matmul)
-    jax.block_until_ready(product(x, x))
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(product(x, x))
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best / 1e9
+from common import Limits, Training, configure, median, report, update_gflop
 
 
 def measure(env: str, algo: str, chunks: int, chunk_steps: int) -> dict[str, Any]:
     """Speed of one task."""
-    steps = chunk_steps * (chunks + 1)
-    config = nested_replace(preset_config(env, algo), {"steps": steps})
-    program = Program.make(make_env(env), config)
-    began = time.perf_counter()
-    state = jax.block_until_ready(jax.jit(program.init)())
-    chunk = jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)).compile()
-    compile_s = time.perf_counter() - began
-    steps_per_s, updates_per_s = [], []
-    for i in range(chunks + 1):
-        began = time.perf_counter()
-        state, progress = jax.block_until_ready(chunk(state, jnp.int32(chunk_steps * (i + 1))))
-        seconds = time.perf_counter() - began
-        if i:  # the first touches fresh memory and waits for the replay
-            steps_per_s.append(float(progress.collected.transitions[0]) / seconds)
-            updates_per_s.append(float(progress.updates[0]) / seconds)
+    config = configure(env, algo, steps=2**20)
+    training = Training(config)
+    compile_s = training.compile()
+    training.fill()
+    training.run(chunk_steps)  # touches fresh memory
+    pieces = [training.run(chunk_steps) for _ in range(chunks)]
+    limits = Limits.measure()
+    updates_per_s = median(p.updates / p.seconds for p in pieces)
+    gflop = update_gflop(training.spec, config)
     return {
         "env": env,
         "algo": algo,
-        "compile_s": round(compile_s, 1),
-        "steps_per_s": round(statistics.median(steps_per_s)),
-        "updates_per_s": round(statistics.median(updates_per_s), 1),
+        "compile_s": compile_s,
+        "steps_per_s": median(p.rate for p in pieces),
+        "updates_per_s": updates_per_s,
         "batch": config.replay.batch,
         "length": config.replay.length,
+        "learner_of_peak": gflop * updates_per_s / limits.gflops,
     }
 
 
@@ -74,9 +47,8 @@ def main() -> None:
     short = parser.parse_args().short
     tasks = ["smax/3m"] if short else ["smax/3m", "smax/2s3z", "mpe/simple_spread"]
     chunks, chunk_steps = (3, 10_000) if short else (5, 20_000)
-    results = [measure(task, "qmix", chunks, chunk_steps) for task in tasks]
-    facts = {"device": device_facts(), "versions": versions(), "gflops_f32": round(gflops())}
-    print(json.dumps({**facts, "results": results}, indent=2))
+    rows = [measure(task, "qmix", chunks, chunk_steps) for task in tasks]
+    report("train", rows, Limits.measure())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,263 @@
+"""What every benchmark needs: the machine's limits, useful work counted by formula, and the one
+place that knows how a training program is built and stepped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qtot.config import TrainConfig, nested_replace
+from qtot.envs import make_env
+from qtot.envs.spec import EnvSpec
+from qtot.presets import preset_config
+from qtot.training.ingraph import Program, RunState, SeedState
+from qtot.training.resources import device_facts, nbytes, versions
+from qtot.training.timing import parts
+
+Row = Mapping[str, Any]
+LOOP = 8  # updates of the part ``updates``
+
+
+def seconds(run: Callable[[], Any], repeats: int = 7, warm: int = 1) -> list[float]:
+    """How long each of ``repeats`` runs took, what they returned being ready."""
+    for _ in range(warm):
+        jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def median(values: Iterable[float]) -> float:
+    """Of a few noisy figures."""
+    return statistics.median(values)
+
+
+class Limits(NamedTuple):
+    """What this machine can do at best, measured here and now."""
+
+    gflops: float
+    """f32 matrix product of 2048³, all cores, GFLOP/s"""
+    copy_gb_s: float
+    """copy of memory that was touched before, read and written bytes, GB/s"""
+
+    @staticmethod
+    def measure() -> Limits:
+        """Takes about a second."""
+        x = jnp.ones((2048, 2048))
+        product = jax.jit(lambda a: jnp.matmul(a, a, precision="float32"))
+        gflops = 2 * 2048**3 / min(seconds(lambda: product(x), 10)) / 1e9
+        return Limits(gflops, copy_rate())
+
+
+def copy_rate(size: int = 2**27) -> float:
+    """GB/s, all cores: NumPy on a CPU, where JAX would measure page faults; else JAX."""
+    if jax.default_backend() != "cpu":
+        x = jnp.ones(size // 4)
+        bump = jax.jit(lambda a: a + 1)
+        return 2 * size / min(seconds(lambda: bump(x))) / 1e9
+    workers = jax_threads()
+    pairs = [
+        (np.ones(size // workers // 8), np.zeros(size // workers // 8)) for _ in range(workers)
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        copy = lambda: list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), pairs))  # noqa: E731
+        return 2 * size / min(seconds(copy, 10)) / 1e9
+
+
+def jax_threads() -> int:
+    """Cores that this process may use."""
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def update_gflop(spec: EnvSpec, config: TrainConfig) -> float:
+    """Useful GFLOP of one QMIX update, matrix products only, counted from the formulas.
+
+    Online networks forward and backward (twice the forward), target networks forward: agents over
+    T+1 slots, mixers over T. Elementwise work, optimiser and sampling are not counted.
+    """
+    agent, mixer = config.agent, config.mixer
+    n, inputs = spec.n_agents, spec.obs_size
+    inputs += spec.max_actions * agent.prev_action + spec.n_agents * agent.agent_id
+    widths = (inputs, *agent.encoder)
+    per_agent = sum(i * o for i, o in pairwise(widths))
+    recurrent = 3 * (widths[-1] + agent.hidden) if agent.memory == "gru" else widths[-1]
+    per_agent += recurrent * agent.hidden + agent.hidden * spec.max_actions
+    s, e, h = spec.state_size, mixer.embed, mixer.hypernet_embed
+    weights = n * e + e  # what the hypernetworks of W_1 and w_final put out
+    hyper = 2 * s * h + h * weights if mixer.hypernet_layers == 2 else s * weights
+    per_state = hyper + s * e + s * e + e + n * e + e  # b_1, V(s), the mixing itself
+    whole = config.replay.sequences == "episodes"
+    time_steps = spec.episode_limit if whole else config.replay.length
+    slots = config.replay.batch * ((time_steps + 1) * n * per_agent + time_steps * per_state)
+    return 4 * 2 * slots / 1e9
+
+
+class Piece(NamedTuple):
+    """What one timed stretch of training did."""
+
+    seconds: float
+    steps: float
+    """environment steps (valid transitions), all seeds"""
+    updates: float
+    """of each seed"""
+
+    @property
+    def rate(self) -> float:
+        """Environment steps per second."""
+        return self.steps / self.seconds
+
+
+class Training:
+    """A training program that runs in pieces. ``compile`` comes before ``run``."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.program = Program.make(make_env(config.env), config)
+        self.state: RunState = jax.block_until_ready(jax.jit(self.program.init)())
+        self.steps = 0
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Of its environment."""
+        return self.program.collector.env.spec
+
+    def compile(self) -> float:
+        """Compile the training program; seconds, tracing included."""
+        began = time.perf_counter()
+        chunk = jax.jit(self.program.chunk, donate_argnums=0)
+        self.chunk = chunk.lower(self.state, jnp.int32(0)).compile()
+        return time.perf_counter() - began
+
+    def run(self, steps: int) -> Piece:
+        """``steps`` more environment steps of every seed, learning as often as they earn."""
+        began = time.perf_counter()
+        self.state, progress = self.chunk(self.state, jnp.int32(self.steps + steps))
+        jax.block_until_ready(progress)
+        spent = time.perf_counter() - began
+        self.steps = int(jnp.min(self.state.seeds.train.env_steps))
+        collected = float(jnp.sum(progress.collected.transitions))
+        return Piece(spent, collected, float(jnp.mean(progress.updates)))
+
+    def fill(self) -> None:
+        """Until learning starts."""
+        while not int(self.state.seeds.train.updates[0]):
+            self.run(self.config.collect.envs * self.program.collector.slots)
+
+    def part(self, name: str) -> Callable[[], Any]:
+        """A part of the program alone, for all seeds: ``collect``, ``update`` (sampling and one
+        optimiser step), ``updates`` (``LOOP`` of these in a loop, as training does) or ``sample``.
+        """
+        ours = {"updates": self._updates, "sample": self._sample}
+        over_seeds = parts(self.program)[name] if name not in ours else self._vmapped(ours[name])
+        compiled = jax.jit(over_seeds)
+        return lambda: compiled(self.state)
+
+    def _vmapped(self, one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
+        return lambda state: jax.vmap(one, in_axes=(self.program.axes,))(state.seeds)
+
+    def _sample(self, seed: SeedState) -> Any:
+        assert seed.replay is not None
+        return self.program.sample(seed.replay, seed.key, seed.train)
+
+    def _updates(self, seed: SeedState) -> Any:
+        def update(i: Any, train: Any) -> Any:
+            batch = self._sample(seed._replace(train=train, key=jax.random.fold_in(seed.key, i)))
+            return self.program.learner.update(train, batch)[0]
+
+        return jax.lax.fori_loop(0, LOOP, update, seed.train)
+
+
+def replay_bytes(config: TrainConfig) -> float:
+    """Bytes that the replay takes per slot it can hold; nothing is allocated."""
+    program = Program.make(make_env(config.env), config)
+    ring = program.replay
+    assert ring is not None
+    replay = jax.eval_shape(program.init).seeds.replay
+    return nbytes(replay) / (config.seeds * ring.rows * ring.stride * ring.envs)
+
+
+def same_size(env: str, **changes: Any) -> TrainConfig:
+    """The sizes at which learners are compared: JaxMARL's small QMIX (GRU 64, mixing network 32,
+    hypernetworks 64, 8 environments, 32 sequences of 128 slots), otherwise the default preset.
+    """
+    agent = {"encoder": (64,), "hidden": 64, "layer_norm": False, "prev_action": False}
+    return configure(
+        env,
+        agent=agent,
+        mixer={"embed": 32, "hypernet_layers": 2, "hypernet_embed": 64},
+        replay={"sequences": "segments", "length": 128, "batch": 32},
+        collect={"envs": 8, "update_ratio": 8 / 1024},
+        target={"td_lambda": 0.0},
+        **changes,
+    )
+
+
+def configure(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
+    """The default preset with changes."""
+    return nested_replace(preset_config(env, algo), changes)
+
+
+def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """Rows of equal keys as aligned Markdown."""
+    if not rows:
+        return "(nothing measured)"
+    columns = list(columns or rows[0])
+    cells = [[_cell(row.get(c)) for c in columns] for row in rows]
+    widths = [max(len(x) for x in column) for column in zip(columns, *cells, strict=True)]
+    lines = [columns, ["-" * w for w in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float) and abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "-" if value is None else str(value)
+
+
+def _rounded(value: Any) -> Any:
+    """Four digits; null where there is nothing to say, which JSON has and infinity is not."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def report(name: str, rows: Sequence[Row], limits: Limits | None = None, **facts: Any) -> None:
+    """Print the table, and JSON that says the same and where it was measured."""
+    if limits is not None:
+        facts["limits"] = {k: round(v, 1) for k, v in limits._asdict().items()}
+    rows = [{k: _rounded(v) for k, v in row.items()} for row in rows]
+    everything = {
+        "benchmark": name,
+        "device": device_facts(),
+        "versions": versions(),
+        **facts,
+        "results": rows,
+    }
+    print(json.dumps(everything, indent=1, default=float))
+    print()
+    print(table(rows))
+    if limits is not None:
+        print(
+            f"limits: matrix product {limits.gflops:.0f} GFLOP/s, copy {limits.copy_gb_s:.0f} GB/s"
+        )
