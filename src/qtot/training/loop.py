@@ -5,7 +5,8 @@ them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
+from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
+from qtot.training.compile import Compiled, compiling, no_collections
 from qtot.training.display import Display
 from qtot.training.ingraph import Program, Progress, RunState
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.rows import means_of, number, score
-from qtot.training.timing import compile_together, parts, time_split
+from qtot.training.timing import TimeSplit
 
 PARTS = ("agent", "mixer", "critic")
 
@@ -46,6 +49,7 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         "versions": versions(),
         "git_commit": git_commit(),
         "device": device,
+        "settings": prepare().to_dict(),
         "bytes": memory,
     }
     folder = RunFolder.create(out, facts)
@@ -58,11 +62,24 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         parameters={k: size for k, size in sizes.items() if getattr(online, k) is not None},
         memory=memory,
         ring=program.replay,
+        settings=str(prepare()),
         out=str(out),
     )
     with display:
         Training(program, folder, display).run()
     return folder
+
+
+def _on_host(train: TrainState) -> TrainState:
+    """In NumPy, where taking one seed's part compiles nothing."""
+    return jax.tree.map(np.asarray, train)
+
+
+def _with_copy_of_train(state: RunState) -> RunState:
+    """For reading after ``state`` was given away."""
+    return state._replace(
+        seeds=state.seeds._replace(train=jax.tree.map(np.array, state.seeds.train))
+    )
 
 
 @dataclass
@@ -82,57 +99,80 @@ class Training:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
     warned: bool = False
-    compiled: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    compiled: dict[str, Future[Compiled]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.episodes = np.zeros(self.program.config.seeds)
+        self.epsilon = jax.jit(self.program.learner.epsilon)
+        self.split = TimeSplit(self.program)
 
     def run(self) -> None:
         """Train all seeds to their last step."""
         config, evaluation = self.program.config, self.program.config.evaluation
         state = self._compile()
         self.began = time.perf_counter()
-        self._log(state, None, self._evaluate(state, 0, evaluation.episodes), 0.0)
+        # Evaluated and logged after the first chunk, which takes the original away: the program
+        # that evaluates is compiled while that one runs.
+        opening: RunState | None = _with_copy_of_train(state)
         every, now = evaluation.every or config.steps, 0
         with StopRequest() as stop:
             while now < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = self.compiled["chunk"](state, jnp.int32(until))
+                state, progress = self._program("chunk")(state, np.int32(until))
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
-                before, now = now, int(jnp.min(state.seeds.train.env_steps))
+                if opening is not None:
+                    self._log(opening, None, self._evaluate(opening, 0, evaluation.episodes), 0.0)
+                    opening = None
+                before, now = now, int(np.asarray(state.seeds.train.env_steps).min())
                 evaluated = None
                 if now >= config.steps:
                     evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
                 elif now // every > before // every:
                     evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
                 self._log(state, progress, evaluated, spent)
+                if not self.display.quiet:
+                    self._split(state, now)
                 if stop.asked and now < config.steps:
-                    self._save(state, "last", range(config.seeds))
+                    self._save(_on_host(state.seeds.train), "last", range(config.seeds))
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
                     raise KeyboardInterrupt
         self._close()
 
     def _compile(self) -> RunState:
-        """Build the state and every program; show how long that took and the time split."""
+        """Build the state and the training program; evaluation goes on being compiled."""
         began, program = time.perf_counter(), self.program
         self.display.say("compiling ...")
-        state = jax.block_until_ready(jax.jit(program.init)())
-        lowered = {
-            "chunk": jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)),
-            **({} if self.display.quiet else self._lower_parts(state)),
-            "evaluate": jax.jit(self._greedy).lower(state.seeds.train, jnp.int32(0), jnp.int32(0)),
-        }
-        self.compiled = compile_together(lowered)
+        with no_collections():
+            state = jax.eval_shape(program.init)
+            init = compiling(jax.jit(program.init).lower(), runs_once=True)
+            number = jax.ShapeDtypeStruct((), np.int32)
+            chunk = jax.jit(program.chunk, donate_argnums=0).lower(state, number)
+            self.compiled["chunk"] = compiling(chunk)
+            evaluate = jax.jit(self._greedy).lower(state.seeds.train, number, number)
+            state = jax.block_until_ready(init.result()())
+        self.compiled["chunk"].result()  # before the next one: it gets all cores
+        self.compiled["evaluate"] = compiling(evaluate)
         self.compile_s = time.perf_counter() - began
-        if not self.display.quiet:
-            self.display.compiled(self.compile_s, time_split(program, self.compiled, state))
+        self.display.compiled(self.compile_s)
         return state
 
-    def _lower_parts(self, state: RunState) -> dict[str, Any]:
-        return {name: jax.jit(f).lower(state) for name, f in parts(self.program).items()}
+    def _program(self, name: str) -> Compiled:
+        """A compiled program; waiting for it counts as compilation, not as training."""
+        began = time.perf_counter()
+        program = self.compiled[name].result()
+        waited = time.perf_counter() - began
+        self.compile_s, self.began = self.compile_s + waited, self.began + waited
+        return program
+
+    def _split(self, state: RunState, now: int) -> None:
+        """Where the time goes, once that is known."""
+        wall_s, config = time.perf_counter() - self.began, self.program.config
+        split = self.split.when_known(state, wall_s * (config.steps / max(now, 1) - 1))
+        if split is not None:
+            self.display.time_split(split)
 
     def _greedy(self, train: TrainState, steps: Array, part: Array) -> dict[str, Array]:
         """Means over ``evaluation.episodes`` greedy episodes, one per seed."""
@@ -151,7 +191,7 @@ class Training:
         at_once = self.program.config.evaluation.episodes
         parts = -(-episodes // at_once)
         played = [
-            self.compiled["evaluate"](state.seeds.train, jnp.int32(steps), jnp.int32(part))
+            self._program("evaluate")(state.seeds.train, np.int32(steps), np.int32(part))
             for part in range(parts)
         ]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
@@ -165,18 +205,19 @@ class Training:
         spent: float,
     ) -> None:
         """A row per seed to the metrics, a line to the user, parameters after an evaluation."""
-        train, config = jax.tree.map(np.asarray, state.seeds.train), self.program.config
+        train, config = _on_host(state.seeds.train), self.program.config
         if progress is not None:
             progress = Progress(*jax.tree.map(np.asarray, tuple(progress)))
             self.episodes = self.episodes + progress.collected.episodes
         wall_s, rows = time.perf_counter() - self.began, []
+        epsilon = [float(self.epsilon(steps)) for steps in train.env_steps]
         for i in range(config.seeds):
             row: dict[str, Any] = {
                 "seed": config.seed + i,
                 "env_steps": train.env_steps[i],
                 "episodes": self.episodes[i],
                 "updates": train.updates[i],
-                "epsilon": self.program.learner.epsilon(jnp.asarray(train.env_steps[i])),
+                "epsilon": epsilon[i],
             }
             if progress is not None:
                 row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023
@@ -189,9 +230,9 @@ class Training:
         self._warn(rows)
         self.rows = rows
         if evaluated is not None:
-            self._save(state, "last", range(config.seeds))
+            self._save(train, "last", range(config.seeds))
             better = [i for i, row in enumerate(rows) if self._is_best(row)]
-            self._save(state, "best", better)
+            self._save(train, "best", better)
 
     def _warn(self, rows: list[dict[str, Any]]) -> None:
         """Say once that a run has gone wrong, or never began to learn."""
@@ -212,11 +253,11 @@ class Training:
             return True
         return False
 
-    def _save(self, state: RunState, which: Which, seeds: Iterable[int]) -> None:
+    def _save(self, train: TrainState, which: Which, seeds: Iterable[int]) -> None:
         """The networks and the statistics that belong to them."""
         for i in seeds:
-            train = jax.tree.map(lambda x: x[i], state.seeds.train)  # noqa: B023
-            self.folder.save(which, self.program.config.seed + i, PolicyParams.of(train))
+            one = jax.tree.map(lambda x: x[i], train)  # noqa: B023
+            self.folder.save(which, self.program.config.seed + i, PolicyParams.of(one))
 
     def _close(self) -> None:
         if not any(row["updates"] for row in self.rows):
