@@ -105,8 +105,8 @@ def _prepare(tune: bool, keep: bool) -> Settings:
         lost.append("not tuned, as asked")
     if not keep:
         lost.append("no compiled programs kept, as asked")
-    elif jax.config.jax_compilation_cache_dir:
-        folder = jax.config.jax_compilation_cache_dir  # the user's own
+    elif _config("jax_compilation_cache_dir"):
+        folder = _config("jax_compilation_cache_dir")  # the user's own
     else:
         try:
             found = cache.open_folder({"jax": jax.__version__, "jaxlib": _jaxlib()})
@@ -123,15 +123,18 @@ def _prepare(tune: bool, keep: bool) -> Settings:
     )
 
 
-def _running() -> bool:
-    """Whether JAX has started its backends; it then refuses this setting, whatever its value."""
+def _config(name: str) -> Any:
+    """What the user, or the environment, has told JAX."""
     import jax
 
-    try:
-        jax.config.update("jax_num_cpu_devices", jax.config.jax_num_cpu_devices)
-    except RuntimeError:
-        return True
-    return False
+    return getattr(jax.config, name)  # unknown to its types
+
+
+def _running() -> bool:
+    """Whether JAX has started its backends, which no public name says."""
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
 
 
 def _jaxlib() -> str:
@@ -159,9 +162,9 @@ def default_devices(n: int) -> int:
 def _set_devices() -> int | None:
     import jax
 
-    platforms = jax.config.jax_platforms or "cpu"
+    platforms = _config("jax_platforms") or "cpu"
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if chosen or jax.config.jax_num_cpu_devices != -1 or "cpu" not in platforms.split(","):
+    if chosen or _config("jax_num_cpu_devices") != -1 or "cpu" not in platforms.split(","):
         return None
     count = default_devices(cores())
     jax.config.update("jax_num_cpu_devices", count)

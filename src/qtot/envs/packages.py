@@ -46,7 +46,8 @@ class _Package(ModuleType):
     def __getattr__(self, name: str) -> Any:
         with _RUNNING:
             if isinstance(self, _Package):
-                self.__class__ = ModuleType  # from now on a package like any other
+                # From now on a package like any other.
+                self.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]
                 assert self.__spec__ is not None
                 assert self.__spec__.loader is not None
                 self.__spec__.loader.exec_module(self)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from qtot.training.rows import means_of, number, score
 from qtot.training.timing import TimeSplit
 
 PARTS = ("agent", "mixer", "critic")
+FROM_CACHE = 1.0
+"""seconds in which a program that need not be compiled is there; else evaluation is lowered
+meanwhile, which would only delay the first step"""
 
 
 def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunFolder:
@@ -100,6 +103,8 @@ class Training:
     """the last log"""
     warned: bool = False
     compiled: dict[str, Future[Compiled]] = field(default_factory=dict)
+    evaluation: Any = None
+    """that program, lowered"""
 
     def __post_init__(self) -> None:
         self.episodes = np.zeros(self.program.config.seeds)
@@ -121,6 +126,8 @@ class Training:
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
                 state, progress = self._program("chunk")(state, np.int32(until))
+                if opening is not None:
+                    self._compile_evaluation(opening)
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
                 if opening is not None:
@@ -142,7 +149,7 @@ class Training:
         self._close()
 
     def _compile(self) -> RunState:
-        """Build the state and the training program; evaluation goes on being compiled."""
+        """Build the state and the training program; show how long that took."""
         began, program = time.perf_counter(), self.program
         self.display.say("compiling ...")
         with no_collections():
@@ -151,13 +158,23 @@ class Training:
             number = jax.ShapeDtypeStruct((), np.int32)
             chunk = jax.jit(program.chunk, donate_argnums=0).lower(state, number)
             self.compiled["chunk"] = compiling(chunk)
-            evaluate = jax.jit(self._greedy).lower(state.seeds.train, number, number)
-            state = jax.block_until_ready(init.result()())
-        self.compiled["chunk"].result()  # before the next one: it gets all cores
-        self.compiled["evaluate"] = compiling(evaluate)
+            ready = jax.block_until_ready(init.result()())
+            if not wait([self.compiled["chunk"]], timeout=FROM_CACHE).done:
+                self._lower_evaluation(state)
+        self.compiled["chunk"].result()
         self.compile_s = time.perf_counter() - began
         self.display.compiled(self.compile_s)
-        return state
+        return ready
+
+    def _lower_evaluation(self, state: RunState) -> None:
+        number = jax.ShapeDtypeStruct((), np.int32)
+        self.evaluation = jax.jit(self._greedy).lower(state.seeds.train, number, number)
+
+    def _compile_evaluation(self, state: RunState) -> None:
+        """After the training program, which gets all cores, and beside its first chunk."""
+        if self.evaluation is None:
+            self._lower_evaluation(state)
+        self.compiled["evaluate"] = compiling(self.evaluation)
 
     def _program(self, name: str) -> Compiled:
         """A compiled program; waiting for it counts as compilation, not as training."""
