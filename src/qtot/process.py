@@ -3,7 +3,7 @@
 They are made once, before JAX starts: by the command, or when ``qtot``'s functions are first
 imported. A JAX that runs already is left as it is. What the user has set goes first.
 
-    setting                          switched off by           why (2 cores, docs/performance.md)
+    setting                          switched off by           why (measured on 2 cores)
     one CPU device per core          --no-tune, QTOT_TUNE=0    XLA hardly uses several cores for one
     glibc keeps freed memory         --no-tune, QTOT_TUNE=0    a gradient takes 36 ms, not 48
     patience at collectives          --no-tune, QTOT_TUNE=0    8 devices on 2 cores wait long
