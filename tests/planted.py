@@ -69,8 +69,8 @@ BUGS: dict[str, Bug] = {
     "the_last_transition_is_dropped": Bug(
         "a rollout exactly as long as the episode drops the terminal transition",
         "core/losses/base.py",
-        "valid &= jnp.arange(valid.shape[0])[:, None] >= burn_in",
-        "valid &= slots.valid[1:] & (jnp.arange(valid.shape[0])[:, None] >= burn_in)",
+        "return valid & (jnp.arange",
+        "return valid & slots.valid[1:] & (jnp.arange",
         (f"{CHAIN}[2]", f"{CHAIN}[3]", f"{CHAIN}[4]", f"{CHAIN}[7]"),
     ),
     "whole_episodes_have_no_slot_for_their_end": Bug(
@@ -130,9 +130,9 @@ BUGS: dict[str, Bug] = {
     ),
     "padding_counts_in_the_mean": Bug(
         "padding leaks",
-        "core/masks.py",
-        "jnp.sum(jnp.where(mask, x, 0.0))",
-        "jnp.sum(x)",
+        "core/losses/base.py",
+        "masked = jnp.where(self.counts[..., None], x, 0.0)",
+        "masked = x",
         ("test_padding.py::test_more_padding_changes_nothing",),
     ),
     "a_large_constant_stands_for_an_illegal_action": Bug(
@@ -162,8 +162,8 @@ BUGS: dict[str, Bug] = {
     "one_coin_for_all": Bug(
         "one random draw decides exploration for all agents and environments",
         "core/exploration.py",
-        "coin, which = jax.random.uniform(key, (2, *q.shape[:-1]))",
-        "coin, which = (jnp.broadcast_to(x, q.shape[:-1]) for x in jax.random.uniform(key, (2,)))",
+        "coin, which = noise",
+        "coin, which = (jnp.broadcast_to(x.reshape(-1)[0], x.shape) for x in noise)",
         (
             "test_exploration.py::test_agents_and_environments_explore_independently",
             "test_collect.py::test_agents_and_environments_explore_by_coins_of_their_own",
@@ -172,26 +172,25 @@ BUGS: dict[str, Bug] = {
     "one_coin_for_all_environments": Bug(
         "one random draw decides exploration for all agents and environments",
         "training/collect.py",
-        "action = self.learner.explore(key, values, seen.avail_actions, epsilon)",
-        "action = jax.vmap(lambda q, a: self.learner.explore(key, q, a, epsilon))"
-        "(values, seen.avail_actions)",
+        "action = self.learner.explore(noise, values, seen.avail_actions, epsilon)",
+        "noise = jnp.broadcast_to(noise[:, :1], noise.shape)\n"
+        "        action = self.learner.explore(noise, values, seen.avail_actions, epsilon)",
         ("test_collect.py::test_agents_and_environments_explore_by_coins_of_their_own",),
     ),
     "the_state_of_one_environment_is_everyones": Bug(
         "the global state of one environment overwrites all",
         "envs/stream.py",
-        "return jax.vmap(env.observe)(stream.env)",
-        "seen = jax.vmap(env.observe)(stream.env)\n"
+        "return over_envs(env, env.observe)(stream.env)",
+        "seen = over_envs(env, env.observe)(stream.env)\n"
         "    return seen._replace(state=jnp.broadcast_to(seen.state[:1], seen.state.shape))",
         ("test_collect.py::test_every_environment_has_a_state_of_its_own",),
     ),
     "a_batch_of_one_is_squeezed": Bug(
         "squeeze() on a batch of one broadcasts to a T×T matrix",
         "core/losses/td.py",
-        "loss = masked_mean((q_tot - returns) ** 2, counts)",
-        "import jax.numpy as jnp\n"
-        "    returns = returns if returns.shape[1] > 1 else returns.squeeze()\n"
-        "    loss = jnp.sum(jnp.where(counts, (q_tot - returns) ** 2, 0)) / jnp.sum(counts)",
+        "loss = mean((q_tot - returns) ** 2)",
+        "returns = returns if returns.shape[1] > 1 else returns.squeeze()\n"
+        "    loss = mean((q_tot - returns) ** 2)",
         ("test_loss.py::test_sizes_of_one_do_not_broadcast",),
     ),
     "every_axis_of_one_is_squeezed": Bug(
@@ -217,8 +216,8 @@ BUGS: dict[str, Bug] = {
     "padding_is_counted_into_the_statistics": Bug(
         "reward statistics include padding",
         "core/learner.py",
-        "merge(stats.reward, slots.reward, slots.valid)",
-        "merge(stats.reward, slots.reward, jnp.ones_like(slots.valid))",
+        "return merge(stats, x, slots.valid, self.shards) if used else stats",
+        "return merge(stats, x, jnp.ones_like(slots.valid), self.shards) if used else stats",
         ("test_statistics.py::test_the_learner_counts_valid_transitions_of_what_is_in_use",),
     ),
     "statistics_are_not_saved": Bug(
@@ -231,11 +230,11 @@ BUGS: dict[str, Bug] = {
     "statistics_begin_anew_at_every_chunk": Bug(
         "reward statistics are not checkpointed",
         "training/ingraph.py",
-        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         "train = state.seeds.train\n"
-        "        train = train._replace(stats=jax.tree.map(jnp.zeros_like, train.stats))\n"
-        "        state = state._replace(seeds=state.seeds._replace(train=train))\n"
-        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "            train = train._replace(stats=jax.tree.map(jnp.zeros_like, train.stats))\n"
+        "            state = state._replace(seeds=state.seeds._replace(train=train))\n"
+        "            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         (CHUNKS,),
     ),
     "epsilon_counts_updates": Bug(
@@ -272,40 +271,41 @@ BUGS: dict[str, Bug] = {
     "a_resume_copies_the_target_networks": Bug(
         "a loaded model keeps target networks from the online weights",
         "training/ingraph.py",
-        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         "train = state.seeds.train._replace(target=state.seeds.train.online)\n"
-        "        state = state._replace(seeds=state.seeds._replace(train=train))\n"
-        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "            state = state._replace(seeds=state.seeds._replace(train=train))\n"
+        "            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         (CHUNKS,),
     ),
     "a_resume_loses_the_optimisers_state": Bug(
         "a loaded model loses its optimiser",
         "training/ingraph.py",
-        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         "train = state.seeds.train\n"
-        "        train = train._replace(opt_state=jax.tree.map(jnp.zeros_like, train.opt_state))\n"
-        "        state = state._replace(seeds=state.seeds._replace(train=train))\n"
-        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "            none = jax.tree.map(jnp.zeros_like, train.opt_state)\n"
+        "            train = train._replace(opt_state=none)\n"
+        "            state = state._replace(seeds=state.seeds._replace(train=train))\n"
+        "            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         (CHUNKS,),
     ),
     "the_random_state_lives_outside": Bug(
         "a loaded model loses its RNG",
         "training/ingraph.py",
-        "return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         "from jax.experimental import io_callback\n"
-        "        draws = globals().setdefault('_draws', iter(range(10**6)))\n"
-        "        one = jax.ShapeDtypeStruct((), jnp.int32)\n"
-        "        drawn = io_callback(lambda: jnp.int32(next(draws)), one, ordered=True)\n"
-        "        key = jax.vmap(jax.random.fold_in, (0, None))(state.seeds.key, drawn)\n"
-        "        state = state._replace(seeds=state.seeds._replace(key=key))\n"
-        "        return jax.lax.while_loop(unfinished, body, (state, sums))",
+        "            draws = globals().setdefault('_draws', iter(range(10**6)))\n"
+        "            one = jax.ShapeDtypeStruct((), jnp.int32)\n"
+        "            drawn = io_callback(lambda: jnp.int32(next(draws)), one, ordered=True)\n"
+        "            key = jax.vmap(jax.random.fold_in, (0, None))(state.seeds.key, drawn)\n"
+        "            state = state._replace(seeds=state.seeds._replace(key=key))\n"
+        "            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
         (RESUME,),
     ),
     "one_dead_agent_ends_the_episode": Bug(
         "the agents' termination flags are OR-ed into the team's",
         "envs/stream.py",
-        "after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))",
-        "after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))\n"
+        "after, result = step(draws.keys, stream.env, actions.astype(jnp.int32))",
+        "after, result = step(draws.keys, stream.env, actions.astype(jnp.int32))\n"
         "    dead = ~jax.vmap(env.observe)(after).alive.all(-1)\n"
         "    result = result._replace(terminated=result.terminated | dead)",
         ("test_collect.py::test_one_dead_agent_does_not_end_the_teams_episode",),
@@ -343,9 +343,9 @@ BUGS: dict[str, Bug] = {
     ),
     "a_critic_starts_from_the_agents_memory": Bug(
         "a critic's own recurrent state is not stored with the sequence",
-        "core/losses/weighted.py",
-        "after = online.agent.memory_size",
-        "after = 0",
+        "core/unroll.py",
+        "after += agent.memory_size",
+        "after += 0",
         (
             "test_losses.py::test_loss_and_metrics_equal_a_plain_loop[cw]",
             "test_losses.py::test_burning_in_serves_a_critics_own_agents_too",
@@ -354,16 +354,17 @@ BUGS: dict[str, Bug] = {
     "a_rollout_is_learned_from_under_the_next_epsilon": Bug(
         "an on-policy method learns from another policy than the one that played",
         "training/ingraph.py",
-        "train, active = state.train, rollout.active",
-        "train, active = self._count(state.train, rollout), rollout.active",
+        "train, active, online = state.train, rollout.active, self.config.online",
+        "train, active, online = state.train, rollout.active, self.config.online\n"
+        "        train = self._count(train, rollout)",
         ("test_on_policy.py::test_the_rollout_is_learned_from_by_the_policy_that_played_it",),
     ),
     "a_rollout_ends_where_it_began": Bug(
         "a piece of a stream bootstraps from the wrong observation",
         "training/collect.py",
-        "        stream = actors.stream\n        seen, action, _ =",
+        "        stream = actors.stream\n        noise = self._noise",
         "        actors = self.init(key, networks)\n        stream = actors.stream\n"
-        "        seen, action, _ =",
+        "        noise = self._noise",
         ("test_on_policy.py::test_a_piece_of_a_stream_goes_on_where_the_last_one_ended",),
     ),
     "the_baseline_is_the_value_itself": Bug(

@@ -10,6 +10,7 @@ import numpy as np
 
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.masks import pick
+from qtot.core.methods import METHODS
 from qtot.core.mixers.base import MixerInputs
 from qtot.envs import make_env
 from qtot.training.ingraph import Program, RunState
@@ -29,6 +30,8 @@ def small_config(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
         "collect": {"envs": 8, "update_ratio": 1 / 8},
         "evaluation": {"every": 0, "episodes": 32, "final_episodes": 32},
     }
+    if METHODS[algo].on_policy:
+        quick |= {"data": "online", "online": {"epochs": 1, "minibatches": 1}}
     return nested_replace(nested_replace(base, quick), changes)
 
 

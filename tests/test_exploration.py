@@ -16,17 +16,26 @@ from hypothesis import strategies as st
 import oracle
 from qtot.core.config import ExplorationConfig
 from qtot.core.exploration import epsilon_at, epsilon_greedy, policy, sample_policy
-from qtot.core.masks import masked_argmax, masked_max, masked_mean, pick
+from qtot.core.masks import masked_argmax, masked_max, pick
 
-act = jax.jit(epsilon_greedy)
 DRAWS = 4_000
+
+
+def noise(key: jax.Array, values: jax.Array) -> jax.Array:
+    """What exploration is given for every agent of every environment."""
+    return jax.random.uniform(key, (2, *values.shape[:-1]))
+
+
+@jax.jit
+def act(key: jax.Array, q: jax.Array, avail: jax.Array, epsilon: jax.Array) -> jax.Array:
+    return epsilon_greedy(noise(key, q), q, avail, epsilon)
 
 
 @jax.jit
 def draws(q: jax.Array, avail: jax.Array, epsilon: jax.Array, seed: int = 0) -> jax.Array:
     """Joint actions for many keys, ``[DRAWS, *b, N]``."""
     keys = jax.random.split(jax.random.key(seed), DRAWS)
-    return jax.vmap(lambda key: epsilon_greedy(key, q, avail, epsilon))(keys)
+    return jax.vmap(lambda key: epsilon_greedy(noise(key, q), q, avail, epsilon))(keys)
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray | float) -> bool:
@@ -179,7 +188,7 @@ def test_a_policy_has_a_finite_gradient_even_where_nothing_is_legal():
 def policy_draws(logits: jax.Array, avail: jax.Array, epsilon: jax.Array) -> jax.Array:
     """Joint actions for many keys, ``[DRAWS, *b, N]``."""
     keys = jax.random.split(jax.random.key(0), DRAWS)
-    return jax.vmap(lambda key: sample_policy(key, logits, avail, epsilon))(keys)
+    return jax.vmap(lambda key: sample_policy(noise(key, logits), logits, avail, epsilon))(keys)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
@@ -205,7 +214,9 @@ def test_agents_and_environments_draw_from_their_policies_independently():
         assert chi_square(joint, DRAWS * np.outer(own, own).ravel()), (i, j)
 
 
-draw = jax.jit(sample_policy)
+@jax.jit
+def draw(key: jax.Array, logits: jax.Array, avail: jax.Array, epsilon: jax.Array) -> jax.Array:
+    return sample_policy(noise(key, logits), logits, avail, epsilon)
 
 
 @given(
@@ -244,9 +255,3 @@ def test_masked_choices_on_small_tables():
     np.testing.assert_array_equal(masked_argmax(q, avail), [1, 2, 1, 0])
     np.testing.assert_array_equal(masked_max(q, avail), [5.0, 2.0, -8.0, 0.0])
     np.testing.assert_array_equal(pick(q, jnp.array([0, 1, 2, 0], jnp.int8)), [1.0, 5.0, -9.0, 3.0])
-
-
-def test_masked_mean_counts_only_what_counts():
-    x = jnp.array([1.0, jnp.nan, 3.0, jnp.inf])
-    assert float(masked_mean(x, jnp.array([True, False, True, False]))) == 2.0
-    assert float(masked_mean(x, jnp.zeros(4, bool))) == 0.0

@@ -20,7 +20,7 @@ from qtot.core.exploration import policy
 from qtot.core.learner import TrainState
 from qtot.core.losses.base import Objective, mixer_inputs, returns_of, transitions
 from qtot.core.losses.coma import counterfactual_advantage
-from qtot.core.masks import masked_mean, pick
+from qtot.core.masks import pick
 from qtot.core.methods import loss_function
 from qtot.core.networks import Networks
 from qtot.core.targets import lambda_returns
@@ -185,7 +185,9 @@ def test_coma_policy_loss_and_gradients_are_the_references(coma: Golden):
         pi = policy(logits, slots.avail_actions, meta["epsilon"])[:-1]
         advantage = counterfactual_advantage(pi, q, taken)
         chosen = jnp.where(counts, pick(pi, taken), 1.0)
-        return -masked_mean(advantage * jnp.log(chosen), counts), unmasked
+        return -jnp.sum(jnp.where(counts, advantage * jnp.log(chosen), 0.0)) / jnp.sum(
+            counts
+        ), unmasked
 
     (got, pi), grads = jax.value_and_grad(loss, has_aux=True)(coma.state.online)
     counted = values["mask"].astype(bool)

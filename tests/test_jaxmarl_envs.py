@@ -21,6 +21,7 @@ import qtot
 from qtot.envs import make_env, mpe, smax, tasks
 from qtot.envs.base import JaxEnv
 from qtot.envs.check import check_env
+from qtot.envs.dice import hashed
 from qtot.envs.jaxmarl import jaxmarl_module
 from qtot.errors import QtotError
 
@@ -64,11 +65,11 @@ def beside(name: str) -> tuple[JaxEnv, Any, Any]:
     def step(key: Any, state: Any, actions: Any) -> Any:
         by_agent = dict(zip(raw.agents, actions, strict=True))
         after, result = ours.step(key, state, actions)
-        return after, result, ours.observe(after), raw.step_env(key, state, by_agent)
+        return after, result, ours.observe(after), raw.step_env(hashed(key), state, by_agent)
 
     def reset(key: Any) -> Any:
         state = ours.reset(key)
-        return state, ours.observe(state), raw.reset(key)
+        return state, ours.observe(state), raw.reset(hashed(key))
 
     return ours, jax.jit(jax.vmap(reset)), jax.jit(jax.vmap(step))
 

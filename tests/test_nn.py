@@ -10,7 +10,8 @@ import pytest
 
 import builders
 import oracle
-from qtot.core.nn import GRU, LayerNorm, Linear
+from qtot.core.gru import GRU
+from qtot.core.nn import LayerNorm, Linear
 
 call = jax.jit(lambda module, *args: module(*args))
 

@@ -38,8 +38,8 @@ def _game() -> Iterator[None]:
 class Spy(Learner):
     """Reports what it acts by, and what it is given to learn from."""
 
-    def explore(self, key: Any, values: Any, avail_actions: Any, epsilon: Any) -> Any:
-        action = super().explore(key, values, avail_actions, epsilon)
+    def explore(self, noise: Any, values: Any, avail_actions: Any, epsilon: Any) -> Any:
+        action = super().explore(noise, values, avail_actions, epsilon)
         note(ACTED, (values, action, epsilon))
         return action
 

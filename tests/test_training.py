@@ -128,9 +128,9 @@ def test_what_is_explored_follows_environment_steps(envs, quick_compile):
     replay = state.seeds.replay
     rows = int(replay.written) * program.replay.stride
     assert rows <= program.replay.rows * program.replay.stride  # nothing was overwritten
+    slots = jax.jit(program.codec.decode)(replay.slots)
     action, valid = (
-        np.asarray(x[0, :rows]).reshape(rows * envs, -1)
-        for x in (replay.slots.action, replay.slots.valid)
+        np.asarray(x[0, :rows]).reshape(rows * envs, -1) for x in (slots.action, slots.valid)
     )
     action = action[valid[:, 0]]
     greedy = action[-1]  # the networks never change, and there is but one observation

@@ -13,8 +13,9 @@ from builders import SIZES, agent_config, random_agent, random_batch, random_net
 from losses import LAMBDA, close, differentiated, unroll_of
 from qtot.core.agent import Agent, QNetwork
 from qtot.core.config import AgentConfig
+from qtot.core.gru import GRU
 from qtot.core.networks import Networks
-from qtot.core.nn import GRU, Linear
+from qtot.core.nn import Linear
 from qtot.types import Batch, SequenceStart
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -15,6 +15,7 @@ from qtot.core.config import (
     ExplorationConfig,
     LossConfig,
     MixerConfig,
+    OnlineConfig,
     OptimiserConfig,
     ReplayConfig,
     ScalingConfig,
@@ -63,6 +64,9 @@ class TrainConfig:
     coma"""
     preset: Literal["default", "paper"] = "default"
     """default: learns fast on a small machine; paper: PyMARL's published hyperparameters"""
+    data: Literal["replay", "online"] = "replay"
+    """replay: past experience, again and again, valued by target networks; online: each rollout for
+    a few epochs, without replay or target networks (as PQN does for VDN, Gallici et al. 2025)"""
     steps: int = 1_000_000
     """environment steps (valid transitions) of each seed"""
     seed: int = 0
@@ -79,6 +83,7 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
@@ -125,6 +130,13 @@ def validate(config: TrainConfig) -> TrainConfig:
         for width in getattr(config.agent, where):
             _check_range(f"agent.{where}", width, 1, LARGE)
     _check_agent(config.agent)
+    if METHODS[config.algo].on_policy and config.data != "online":
+        raise QtotError(f"{config.algo} learns on-policy: --data must be online, got {config.data}")
+    if config.data == "online" and config.collect.envs % config.online.minibatches:
+        raise QtotError(
+            f"online.minibatches {config.online.minibatches} must divide collect.envs "
+            f"{config.collect.envs}"
+        )
     if config.seed + config.seeds > 2**31:
         raise QtotError(
             f"seed {config.seed} and the {config.seeds} seeds from there on pass 2**31 - 1, the "
@@ -202,6 +214,8 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("replay.batch", 1, LARGE),
     ("replay.burn_in", 0, LARGE),
     ("replay.warmup", 1, LARGE),
+    ("online.epochs", 1, LARGE),
+    ("online.minibatches", 1, LARGE),
     ("collect.envs", 1, LARGE),
     ("collect.update_ratio", ABOVE_ZERO, math.inf),
     ("scaling.reward_scale", ABOVE_ZERO, MAX_STEPS),

@@ -68,6 +68,8 @@ for _family in ("overcooked", "overcooked_v2", "rware"):
 # learn from again, so it makes up for it with small rollouts, and its own policy explores.
 ALGO: dict[str, dict[str, Any]] = {
     "coma": {
+        "data": "online",
+        "online": {"epochs": 1, "minibatches": 1},
         "target": {"td_lambda": 0.8},
         "exploration": {"start": 0.5, "end": 0.01},
         "collect": {"envs": 8},
@@ -92,6 +94,8 @@ PAPER_FAMILY: dict[str, dict[str, Any]] = {
 # step and counts these for its target critic; here a rollout is one step, and so counted.
 PAPER_ALGO: dict[str, dict[str, Any]] = {
     "coma": {
+        "data": "online",
+        "online": {"epochs": 1, "minibatches": 1},
         "target": {"td_lambda": 0.8},
         "exploration": {"start": 0.5, "end": 0.01, "steps": 100_000},
         "collect": {"envs": 8},

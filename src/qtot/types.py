@@ -16,8 +16,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Key as KeysOf
 
 Key = PRNGKeyArray
+Keys = KeysOf[Array, "*b"]  # an array of them
 PyTree = Any
 
 
@@ -84,3 +86,5 @@ class Batch(NamedTuple):
 
     slots: Slots
     start: SequenceStart
+    slow: tuple[tuple[Float[Array, "T B N A"], Float[Array, "T B N H"]], ...] | None = None
+    """Q-values and hidden states of the target networks' agents, where they are known already"""

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.config import AgentConfig
 from qtot.core.eyes import CNN, OwnModule
-from qtot.core.nn import GRU, LayerNorm, Linear
+from qtot.core.gru import GRU
+from qtot.core.nn import LayerNorm, Linear
 from qtot.errors import QtotError
 from qtot.types import Key
 

@@ -148,6 +148,19 @@ class ReplayConfig:
     """slots at a sequence's start that only warm the memory up"""
     warmup: int = 32
     """sequences stored before learning starts"""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """type in which observations and states are stored: float32 is exact; float16 is off by at
+    most 1 in 2048 (and cut at 65504), bfloat16 by 1 in 256"""
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """How often a rollout is learned from before it is thrown away; with data online."""
+
+    epochs: int = 2
+    """times that a rollout is gone through"""
+    minibatches: int = 4
+    """updates that it takes; each gets as many of the parallel environments, drawn anew"""
 
 
 @dataclass(frozen=True)

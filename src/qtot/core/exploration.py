@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.config import ExplorationConfig
 from qtot.core.masks import masked_argmax
-from qtot.types import Key
 
 
 def epsilon_at(config: ExplorationConfig, env_steps: Int[Array, ""]) -> Float[Array, ""]:
@@ -18,13 +17,15 @@ def epsilon_at(config: ExplorationConfig, env_steps: Int[Array, ""]) -> Float[Ar
 
 
 def epsilon_greedy(
-    key: Key,
+    noise: Float[Array, "2 *b N"],
     q: Float[Array, "*b N A"],
     avail_actions: Bool[Array, "*b N A"],
     epsilon: Float[Array, ""],
 ) -> Int[Array, "*b N"]:
-    """Each agent of each environment explores by its own coin, uniformly over legal actions."""
-    coin, which = jax.random.uniform(key, (2, *q.shape[:-1]))
+    """Each agent of each environment explores by its own coin, uniformly over legal actions.
+    ``noise`` is uniform on [0, 1).
+    """
+    coin, which = noise
     # The k-th legal action, k uniform: one draw per agent instead of one per action.
     legal = jnp.cumsum(avail_actions, axis=-1)
     k = jnp.floor(which * legal[..., -1]).astype(legal.dtype)
@@ -49,13 +50,13 @@ def policy(
 
 
 def sample_policy(
-    key: Key,
+    noise: Float[Array, "2 *b N"],
     logits: Float[Array, "*b N A"],
     avail_actions: Bool[Array, "*b N A"],
     epsilon: Float[Array, ""],
 ) -> Int[Array, "*b N"]:
-    """Each agent of each environment draws its own action from its policy."""
+    """Each agent of each environment draws its own action from its policy; ``noise`` as above."""
     cumulative = jnp.cumsum(policy(logits, avail_actions, epsilon), axis=-1)
     # Below the total, so that rounding never picks an action beyond the last legal one.
-    u = jax.random.uniform(key, logits.shape[:-1]) * cumulative[..., -1]
+    u = noise[0] * cumulative[..., -1]
     return jnp.argmax(cumulative > u[..., None], axis=-1)

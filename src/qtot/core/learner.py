@@ -22,12 +22,14 @@ from qtot.core.config import (
     TargetConfig,
 )
 from qtot.core.exploration import epsilon_at, epsilon_greedy, sample_policy
-from qtot.core.losses.base import Objective
+from qtot.core.losses.base import Objective, counted
 from qtot.core.methods import critic_class, loss_function, method, mixer_class
 from qtot.core.mixers.base import Shapes
 from qtot.core.networks import Networks
 from qtot.core.optimiser import clip, learning_rate, make_optimiser
+from qtot.core.shards import ALONE, Shards
 from qtot.core.statistics import RunningStats, init_stats, merge, standardise
+from qtot.core.unroll import scrub, unroll_slow
 from qtot.types import Batch, Key, PyTree, Slots
 
 
@@ -85,6 +87,10 @@ class Learner:
     loss: LossConfig = field(default_factory=LossConfig)
     obs_shape: tuple[int, ...] = ()
     burn_in: int = 0
+    target_networks: bool = True
+    """they follow the online ones; else the caller says when"""
+    shards: Shards = ALONE
+    """over which devices a batch is spread"""
 
     def networks(self, key: Key) -> Networks:
         """Fresh agents, mixer and critic, as far as the method has them."""
@@ -131,12 +137,14 @@ class Learner:
     def observe(self, stats: Statistics, slots: Slots) -> Statistics:
         """Count fresh transitions into the running moments that are in use."""
         use = self.scaling
+
+        def count(used: bool, stats: RunningStats, x: Array) -> RunningStats:
+            return merge(stats, x, slots.valid, self.shards) if used else stats
+
         return Statistics(
-            merge(stats.reward, slots.reward, slots.valid)
-            if use.standardise_rewards
-            else stats.reward,
-            merge(stats.obs, slots.obs, slots.valid) if use.normalise_obs else stats.obs,
-            merge(stats.state, slots.state, slots.valid) if use.normalise_state else stats.state,
+            count(use.standardise_rewards, stats.reward, slots.reward),
+            count(use.normalise_obs, stats.obs, slots.obs),
+            count(use.normalise_state, stats.state, slots.state),
         )
 
     def see(self, stats: Statistics, obs: Float[Array, "*b N O"]) -> Float[Array, "*b N O"]:
@@ -161,14 +169,14 @@ class Learner:
 
     def explore(
         self,
-        key: Key,
+        noise: Float[Array, "2 *b N"],
         values: Float[Array, "*b N A"],
         avail_actions: Bool[Array, "*b N A"],
         epsilon: Float[Array, ""],
     ) -> Int[Array, "*b N"]:
         """Training actions: epsilon-greedy over Q-values, or drawn from the softmax of logits."""
         choose = sample_policy if method(self.algo).on_policy else epsilon_greedy
-        return choose(key, values, avail_actions, epsilon)
+        return choose(noise, values, avail_actions, epsilon)
 
     def update(
         self, state: TrainState, batch: Batch
@@ -179,13 +187,8 @@ class Learner:
             The new state, and ``loss``, ``grad_norm`` (before clipping), ``lr``, and what the
             method's loss reports.
         """
-        batch = batch._replace(slots=self.scale(state.stats, batch.slots))
-        objective = Objective(self.target, self.loss, self.burn_in, self.epsilon(state.env_steps))
-
-        def loss_of(online: Networks) -> tuple[Array, dict[str, Array]]:
-            return loss_function(self.algo)(online, state.target, batch, objective)
-
-        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.online)
+        count, *sums = self.shards.total(self._differentiate(state, batch))
+        loss, metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(count, 1), tuple(sums))
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
         clipped: Any = self._clip(grads)
         steps, opt_state = make_optimiser(self.optimiser).update(clipped, state.opt_state)
@@ -206,6 +209,29 @@ class Learner:
             updates=updates,
         ), metrics
 
+    def _differentiate(
+        self, state: TrainState, batch: Batch
+    ) -> tuple[Float[Array, ""], Float[Array, ""], dict[str, Float[Array, ""]], Networks]:
+        """Transitions that carry loss in this device's part of the batch, and sums over them of
+        loss, metrics and gradient.
+        """
+        batch = batch._replace(slots=self.scale(state.stats, batch.slots))
+        count = jnp.sum(counted(batch.slots, self.burn_in), dtype=jnp.float32)
+        objective = Objective(
+            self.target, self.loss, self.burn_in, self.epsilon(state.env_steps), divisor=1.0
+        )
+
+        def loss_of(online: Networks) -> tuple[Array, dict[str, Array]]:
+            return loss_function(self.algo)(online, state.target, batch, objective)
+
+        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.online)
+        return count, loss, metrics, grads
+
+    def foresee(self, state: TrainState, batch: Batch) -> Batch:
+        """With what the target networks' agents say of it, for several updates to read."""
+        scaled = scrub(batch._replace(slots=self.scale(state.stats, batch.slots)))
+        return batch._replace(slow=unroll_slow(state.target, scaled, self.burn_in))
+
     def _clip(self, grads: Networks) -> Networks:
         """One norm for all that a loss trains; actors and their critic, two losses, each theirs."""
         largest = self.optimiser.clip
@@ -215,6 +241,8 @@ class Learner:
 
     def _follow(self, target: Networks, online: Networks, updates: Array) -> Networks:
         """Hard: copy every ``interval`` updates. Soft: move a fraction ``tau`` every update."""
+        if not self.target_networks:
+            return target
         if self.target.update == "soft":
             tau = self.target.tau
             return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)

@@ -24,8 +24,3 @@ def masked_max(q: Float[Array, "*b A"], avail_actions: Bool[Array, "*b A"]) -> F
 def pick(q: Float[Array, "*b A"], action: Int[Array, "*b"]) -> Float[Array, "*b"]:
     """The values of the actions taken."""
     return jnp.take_along_axis(q, action[..., None].astype(jnp.int32), axis=-1)[..., 0]
-
-
-def masked_mean(x: Float[Array, "*b"], mask: Bool[Array, "*b"]) -> Float[Array, ""]:
-    """The mean over the entries that count; 0 when none does."""
-    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -1,7 +1,6 @@
-"""Layers: linear maps and the GRU, in PyTorch's parametrisation.
+"""Layers in PyTorch's parametrisation: weights are ``[out, in]``.
 
-Golden values, PyMARL's files and ONNX (``linear_before_reset = 1``) all speak it: weights are
-``[out, in]``, the GRU stacks reset, update, new and has two bias vectors.
+Golden values, PyMARL's files and ONNX all speak it.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from qtot.types import Key
 
@@ -79,56 +77,3 @@ class LayerNorm(eqx.Module):
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
         variance = jnp.mean(centred**2, axis=-1, keepdims=True)
         return centred * jax.lax.rsqrt(variance + 1e-5) * self.weight + self.bias
-
-
-class GRU(eqx.Module):
-    """Gated recurrent unit (Cho et al. 2014) as ``torch.nn.GRUCell``, unrolled over time.
-
-    r = σ(W_ir x + b_ir + W_hr h + b_hr);  z = σ(W_iz x + b_iz + W_hz h + b_hz)
-    n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn));  h' = (1 − z) ⊙ n + z ⊙ h
-    """
-
-    weight_ih: Float[Array, "H3 in"]
-    weight_hh: Float[Array, "H3 H"]
-    bias_ih: Float[Array, "H3"]
-    bias_hh: Float[Array, "H3"]
-
-    def __init__(self, key: Key, inputs: int, hidden: int, init: Init):
-        size, bound = 3 * hidden, hidden**-0.5
-        if init == "torch":  # torch draws the input weights, too, within 1/sqrt(H)
-            drawn = jax.random.uniform(
-                key, (size, inputs + hidden + 2), minval=-bound, maxval=bound
-            )
-            self.bias_ih, self.bias_hh = drawn[:, -2], drawn[:, -1]
-        else:
-            scale = jnp.asarray(np.repeat([inputs**-0.5, bound], [inputs, hidden]), jnp.float32)
-            drawn = scale * jax.random.normal(key, (size, inputs + hidden))
-            self.bias_ih, self.bias_hh = jnp.zeros(size), jnp.zeros(size)
-        self.weight_ih = drawn[:, :inputs]
-        self.weight_hh = drawn[:, inputs : inputs + hidden]
-
-    def __call__(
-        self,
-        x: Float[Array, "T B in"],
-        first: Bool[Array, "T B"],
-        memory: Float[Array, "B H"],
-    ) -> tuple[Float[Array, "T B H"], Float[Array, "B H"]]:
-        """Every hidden state and the last; ``first`` clears the memory before that slot."""
-        gates_x = jnp.split(x @ self.weight_ih.T + self.bias_ih, 3, axis=-1)
-        w_r, w_z, w_n = (w.T for w in jnp.split(self.weight_hh, 3))
-        b_r, b_z, b_n = jnp.split(self.bias_hh, 3)
-
-        def cell(h: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
-            x_r, x_z, x_n, reset = inputs
-            h = jnp.where(reset[:, None], 0.0, h)
-            r = jax.nn.sigmoid(x_r + h @ w_r + b_r)
-            z = jax.nn.sigmoid(x_z + h @ w_z + b_z)
-            n = jnp.tanh(x_n + r * (h @ w_n + b_n))
-            h = (1.0 - z) * n + z * h
-            return h, h
-
-        if x.shape[0] == 1:  # acting: no loop around a single step
-            memory, hidden = cell(memory, (*(g[0] for g in gates_x), first[0]))
-            return hidden[None], memory
-        memory, hidden = jax.lax.scan(cell, memory, (*gates_x, first))
-        return hidden, memory

@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from qtot.core.shards import ALONE, Shards
 from qtot.errors import QtotError
-from qtot.types import Batch, Key, PyTree, SequenceStart, Slots
+from qtot.types import Batch, Key, PyTree, SequenceStart
 
 
 class ReplayState(NamedTuple):
     """Everything that is stored."""
 
-    slots: Slots
-    """ring ``[R * stride, E, ...]``"""
+    slots: PyTree
+    """ring ``[R * stride, E, ...]``, of slots in whatever form they are stored"""
     start: SequenceStart
     """what the agents remembered at each row's start, ``[R, E, ...]``"""
     written: Int[Array, ""]
@@ -40,9 +41,18 @@ class Replay(NamedTuple):
     """E"""
     overlap: bool
     """segments: slot T of a row lies in the next row"""
+    shards: Shards = ALONE
+    """which of the environments are stored on this device"""
 
     @staticmethod
-    def make(*, capacity: int, length: int, envs: int, whole_episodes: bool) -> Replay:
+    def make(
+        *,
+        capacity: int,
+        length: int,
+        envs: int,
+        whole_episodes: bool,
+        shards: Shards = ALONE,
+    ) -> Replay:
         """A ring of at least ``capacity`` sequences of ``length`` transitions."""
         if min(capacity, length, envs) < 1:
             raise QtotError(
@@ -51,13 +61,14 @@ class Replay(NamedTuple):
             )
         rows = -(-capacity // envs) + (not whole_episodes)
         stride = length + 1 if whole_episodes else length
-        return Replay(rows, stride, envs, overlap=not whole_episodes)
+        return Replay(rows, stride, envs, not whole_episodes, shards)
 
-    def init(self, slot: Slots, start: SequenceStart) -> ReplayState:
+    def init(self, slot: PyTree, start: SequenceStart) -> ReplayState:
         """Zeros, shaped after one example slot and start of one environment."""
 
         def ring(leading: int, x: Array) -> Array:
-            return jnp.zeros((leading, self.envs, *x.shape), x.dtype)
+            here = self.envs // self.shards.pieces * self.shards.here
+            return jnp.zeros((leading, here, *x.shape), x.dtype)
 
         return ReplayState(
             slots=jax.tree.map(lambda x: ring(self.rows * self.stride, x), slot),
@@ -65,7 +76,7 @@ class Replay(NamedTuple):
             written=jnp.zeros((), jnp.int32),
         )
 
-    def add(self, state: ReplayState, slots: Slots, start: SequenceStart) -> ReplayState:
+    def add(self, state: ReplayState, slots: PyTree, start: SequenceStart) -> ReplayState:
         """Overwrite the oldest row of every environment with ``slots [stride, E, ...]``."""
         row = state.written % self.rows
 
@@ -87,11 +98,17 @@ class Replay(NamedTuple):
         return jnp.maximum(jnp.minimum(state.written, self.rows) - self.overlap, 0)
 
     def sample(self, state: ReplayState, key: Key, batch: int) -> Batch:
-        """``batch`` sequences, uniform with replacement over all that are stored, so that the cost
-        does not grow with the capacity.
+        """The part of ``batch`` sequences that is drawn here, of each shard equally many: uniform,
+        with replacement, over all that it holds, so that the cost does not grow with the capacity.
         """
-        pick = jax.random.randint(key, (batch,), 0, self.stored(state) * self.envs)
-        age, env = pick // self.envs, pick % self.envs
+        envs, each = self.envs // self.shards.pieces, batch // self.shards.pieces
+
+        def one(key: Key) -> Array:
+            return jax.random.randint(key, (each,), 0, self.stored(state) * envs)
+
+        pick = self.shards.draw(key, one)
+        age, env = pick // envs, pick % envs
+        env += jnp.repeat(envs * jnp.arange(self.shards.here), each)
         row = (state.written - 1 - self.overlap - age) % self.rows
         return self.read(state, row, env)
 

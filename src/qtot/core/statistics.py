@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from qtot.core.shards import ALONE, Shards
+
 
 class RunningStats(NamedTuple):
     """Moments of what has been counted so far; every feature has its own."""
@@ -23,13 +25,19 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
     return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
 
-def merge(stats: RunningStats, x: Float[Array, "..."], counts: Bool[Array, "*b"]) -> RunningStats:
-    """Add the entries of ``x`` that count; padding changes nothing."""
+def merge(
+    stats: RunningStats,
+    x: Float[Array, "..."],
+    counts: Bool[Array, "*b"],
+    shards: Shards = ALONE,
+) -> RunningStats:
+    """Add the entries of ``x`` that count, on all devices; padding changes nothing."""
     axes = tuple(range(counts.ndim))
     mask = counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim))
-    new = jnp.sum(counts)
-    mean = jnp.sum(jnp.where(mask, x, 0.0), axis=axes) / jnp.maximum(new, 1)
-    m2 = jnp.sum(jnp.where(mask, (x - mean) ** 2, 0.0), axis=axes)
+    new = jnp.sum(counts, dtype=jnp.float32)
+    new, summed = shards.total((new, jnp.sum(jnp.where(mask, x, 0.0), axis=axes)))
+    mean = summed / jnp.maximum(new, 1)
+    m2 = shards.total(jnp.sum(jnp.where(mask, (x - mean) ** 2, 0.0), axis=axes))
     total = stats.n + new
     weight = new / jnp.maximum(total, 1)
     delta = mean - stats.mean

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from qtot.core.agent import Agent
+from qtot.core.networks import Networks
 from qtot.types import Batch, Slots
 
 
@@ -65,3 +66,20 @@ def unroll(
     warm = jax.lax.stop_gradient(part(slice(0, burn_in), memory))
     q, hidden, _ = part(slice(burn_in, None), warm[2])
     return jnp.concatenate([warm[0], q]), jnp.concatenate([warm[1], hidden])
+
+
+Unrolled = tuple[tuple[Float[Array, "T B N A"], Float[Array, "T B N H"]], ...]
+
+
+def unroll_all(networks: Networks, batch: Batch, burn_in: int = 0) -> Unrolled:
+    """The same of all that remember: the agents, then a critic's own if it has any."""
+    unrolled, after = [], 0
+    for agent in networks.recurrent:
+        unrolled.append(unroll(agent, batch, burn_in, after=after))
+        after += agent.memory_size
+    return tuple(unrolled)
+
+
+def unroll_slow(target: Networks, batch: Batch, burn_in: int = 0) -> Unrolled:
+    """The same of the target networks, unless that is known already."""
+    return unroll_all(target, batch, burn_in) if batch.slow is None else batch.slow

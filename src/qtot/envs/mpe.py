@@ -12,6 +12,7 @@ import functools
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from qtot.envs.dice import hashed, unused
 from qtot.envs.jaxmarl import all_legal, by_agent, jaxmarl_module
 from qtot.envs.spec import EnvSpec
 from qtot.types import Key, Observation, PyTree, StepResult
@@ -41,6 +42,8 @@ class Mpe:
             obs_sizes=sizes,
             state_size=sum(sizes),
             episode_limit=int(env.max_steps) + 1,
+            shortest_episode=int(env.max_steps) + 1,
+            lanes=True,
             team_reward="sum",
             state_source="concatenated observations",
             masks="all legal",
@@ -50,12 +53,12 @@ class Mpe:
 
     def reset(self, key: Key) -> PyTree:
         """Particles and landmarks at random places."""
-        return self._env.reset(key)[1]
+        return self._env.reset(hashed(key))[1]
 
     def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
-        """One step of the physics."""
+        """One step of the physics. In these tasks the package multiplies its noise by zero."""
         played = by_agent(self.spec.agents, actions)
-        _, after, rewards, dones, _ = self._env.step_env(key, state, played)
+        _, after, rewards, dones, _ = self._env.step_env(unused(key), state, played)
         return after, StepResult(
             reward=sum((rewards[a] for a in self.spec.agents), jnp.zeros(())),
             terminated=jnp.zeros((), bool),

@@ -11,6 +11,7 @@ import functools
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from qtot.envs.dice import hashed
 from qtot.envs.jaxmarl import by_agent, jaxmarl_module, stacked
 from qtot.envs.spec import EnvSpec
 from qtot.types import Key, Observation, PyTree, StepResult
@@ -55,6 +56,9 @@ class Smax:
             obs_sizes=tuple(int(self._env.observation_spaces[a].shape[0]) for a in agents),
             state_size=int(self._env.state_size),
             episode_limit=int(self._env.max_steps),
+            # Elsewhere, teams start 6 from the nearest wall and 12 apart, and walk 2 per step.
+            shortest_episode=1 if self._env.smacv2_position_generation else 3,
+            lanes=True,
             team_reward="given",
             state_source="environment",
             masks="environment",
@@ -64,7 +68,7 @@ class Smax:
 
     def reset(self, key: Key) -> PyTree:
         """Both teams at their places."""
-        return self._env.reset(key)[1]
+        return self._env.reset(hashed(key))[1]
 
     def step(self, key: Key, state: PyTree, actions: Int[Array, "N"]) -> tuple[PyTree, StepResult]:
         """One battle step. ``step_env`` folds time and defeat together; told apart here. It tests
@@ -72,7 +76,7 @@ class Smax:
         declared limit.
         """
         played = by_agent(self.spec.agents, actions)
-        _, state, rewards, _, _ = self._env.step_env(key, state, played)
+        _, state, rewards, _, _ = self._env.step_env(hashed(key), state, played)
         alive = state.state.unit_alive
         allies, enemies = alive[: self._allies].any(), alive[self._allies :].any()
         terminated = ~(allies & enemies)

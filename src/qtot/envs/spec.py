@@ -26,6 +26,10 @@ class EnvSpec:
     """features of the global state, S"""
     episode_limit: int
     """the largest number of transitions in an episode"""
+    shortest_episode: int = 1
+    """no episode has fewer transitions; a stream then prepares fewer resets"""
+    lanes: bool = False
+    """many small arrays: faster with the environments on the last axis (``envs/lanes.py``)"""
     obs_shape: tuple[int, ...] = ()
     """rows, columns and channels of an image observation, which is flattened into O features in
     that order; empty where observations are vectors"""

@@ -5,6 +5,7 @@ An episode's final observation is a slot of its own; the reset happens on the sl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.envs.base import JaxEnv
-from qtot.types import Key, Observation, PyTree
+from qtot.envs.lanes import vmap_last
+from qtot.types import Keys, Observation, PyTree
 
 
 class Stream(NamedTuple):
@@ -46,11 +48,55 @@ class Outcome(NamedTuple):
     info: dict[str, Float[Array, "E"]]
 
 
-def open_stream(env: JaxEnv, key: Key, n_envs: int) -> Stream:
-    """E fresh episodes."""
+class Draws(NamedTuple):
+    """What chance decides: at one slot, or in a stretch of them, drawn at once."""
+
+    keys: Keys
+    """one for every environment's step, ``[E]`` or ``[slots, E]``"""
+    fresh: PyTree
+    """the states in which episodes open, ``[E, ...]`` or ``[windows, E, ...]``; None where streams
+    do not restart"""
+
+
+def chances(env: JaxEnv, slots: int, *, restart: bool) -> int:
+    """Keys that an environment needs for a stretch of slots: one for every step, and with
+    ``restart`` one for every reset that there can be. A window is as many slots as the shortest
+    episode has, its final observation included, so that none restarts twice within a window and
+    every episode opens from a draw of its own.
+    """
+    return slots + (-(-slots // window(env)) if restart else 0)
+
+
+def draw(env: JaxEnv, keys: Keys, slots: int) -> Draws:
+    """The chance of a stretch of slots, from ``keys [chances, E]``."""
+    keys, resets = keys[:slots], keys[slots:]
+    if not len(resets):
+        return Draws(keys, None)
+    fresh = over_envs(env, env.reset)(resets.reshape(-1))
+    return Draws(keys, jax.tree.map(lambda x: x.reshape(*resets.shape, *x.shape[1:]), fresh))
+
+
+def draws_at(env: JaxEnv, draws: Draws, t: Int[Array, ""]) -> Draws:
+    """Those of slot ``t`` of a stretch."""
+    return Draws(draws.keys[t], jax.tree.map(lambda x: x[t // window(env)], draws.fresh))
+
+
+def window(env: JaxEnv) -> int:
+    """Slots in which at most one episode opens."""
+    return env.spec.shortest_episode + 1
+
+
+def over_envs(env: JaxEnv, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function of one environment, for many: arrays ``[E, ...]``."""
+    return vmap_last(f) if env.spec.lanes else jax.vmap(f)
+
+
+def open_stream(env: JaxEnv, keys: Keys) -> Stream:
+    """E fresh episodes, ``keys [E]``."""
+    n_envs = keys.shape[0]
     no = jnp.zeros(n_envs, bool)
     return Stream(
-        env=jax.vmap(env.reset)(jax.random.split(key, n_envs)),
+        env=over_envs(env, env.reset)(keys),
         first=~no,
         final=no,
         over=no,
@@ -61,22 +107,20 @@ def open_stream(env: JaxEnv, key: Key, n_envs: int) -> Stream:
 
 def see(env: JaxEnv, stream: Stream) -> Observation:
     """What every environment shows at this slot."""
-    return jax.vmap(env.observe)(stream.env)
+    return over_envs(env, env.observe)(stream.env)
 
 
-def advance(
-    env: JaxEnv, key: Key, stream: Stream, actions: Int[Array, "E N"], *, restart: bool
+def play(
+    env: JaxEnv, draws: Draws, stream: Stream, actions: Int[Array, "E N"]
 ) -> tuple[Stream, Outcome]:
-    """Take the joint actions where an episode runs; after a final observation, reset
-    (``restart``) or pad.
+    """One slot: take the joint actions where an episode runs; after a final observation, open an
+    episode, or pad where ``draws.fresh`` is None.
     """
-    n_envs = stream.first.shape[0]
-    keys = jax.random.split(key, n_envs)
+    restart = draws.fresh is not None
     running = ~(stream.final | stream.over)
-    after, result = jax.vmap(env.step)(keys, stream.env, actions.astype(jnp.int32))
-
-    # The same key serves step and reset: an environment uses the one or the other.
-    other = jax.vmap(env.reset)(keys) if restart else stream.env
+    step = over_envs(env, env.step)
+    after, result = step(draws.keys, stream.env, actions.astype(jnp.int32))
+    other = draws.fresh if restart else stream.env
 
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(running.reshape(running.shape + (1,) * (a.ndim - 1)), a, b)

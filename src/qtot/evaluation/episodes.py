@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
 from qtot.envs.base import JaxEnv
-from qtot.envs.stream import advance, open_stream, see
+from qtot.envs.stream import Draws, open_stream, play, see
 from qtot.types import Key
 
 EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
@@ -33,7 +33,7 @@ def play_greedy(
     """Every agent takes the argmax of its own Q_a, without the mixer."""
     agent, stats = policy.online.agent, policy.stats
     reset_key, step_key = jax.random.split(key)
-    stream = open_stream(env, reset_key, episodes)
+    stream = open_stream(env, jax.random.split(reset_key, episodes))
     zero = jnp.zeros(episodes)
     results = Episodes(
         zero,
@@ -55,8 +55,8 @@ def play_greedy(
             learner.see(stats, seen.obs)[None], previous[None], stream.first[None], memory
         )
         action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
-        key = jax.random.fold_in(step_key, t)
-        stream, outcome = advance(env, key, stream, action, restart=False)
+        keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
+        stream, outcome = play(env, Draws(keys, None), stream, action)
 
         def at_end(new: Array, old: Array) -> Array:
             return jnp.where(outcome.ended, new, old)

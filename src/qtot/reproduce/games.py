@@ -89,7 +89,7 @@ def play_games(
     def one(payoffs: Array, seed: Array) -> tuple[PolicyParams, Array]:
         game = copy.copy(template)
         game.payoffs = payoffs  # pyright: ignore[reportAttributeAccessIssue]
-        program = Program.make(game, config)
+        program = Program.make(game, config, jax.local_devices()[:1])
 
         # A fixed number of rounds: with a condition per game, vmap would copy the replay each time.
         def iterate(i: Array, state: Any) -> Any:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int
 
 from qtot.core.learner import Learner, Statistics
 from qtot.core.networks import Networks
+from qtot.core.shards import Shards
 from qtot.envs.base import JaxEnv
-from qtot.envs.stream import Stream, advance, open_stream, see
+from qtot.envs.stream import Stream, chances, draw, draws_at, open_stream, play, see
 from qtot.types import Key, Observation, SequenceStart, Slots
 
 
@@ -39,17 +40,24 @@ class Collector(NamedTuple):
     env: JaxEnv
     learner: Learner
     envs: int
+    """environments of a seed, on all devices"""
     slots: int
     """slots per collection: T for segments, episode limit + 1 for whole episodes"""
     whole_episodes: bool
 
+    @property
+    def shards(self) -> Shards:
+        """Where the environments are; below, E are those on this device."""
+        return self.learner.shards
+
     def init(self, key: Key, networks: Networks) -> Actors:
         """Fresh episodes, empty memories."""
-        agent = networks.agent
+        agent, each = networks.agent, self.envs // self.shards.pieces
+        keys = self.shards.draw(key, lambda k: jax.random.split(k, each))
         return Actors(
-            stream=open_stream(self.env, key, self.envs),
-            memory=self._acting(networks).initial_memory(self.envs),
-            prev_action=jnp.full((self.envs, agent.n_agents), -1, action_dtype(agent.n_actions)),
+            stream=open_stream(self.env, keys),
+            memory=self._acting(networks).initial_memory(len(keys)),
+            prev_action=jnp.full((len(keys), agent.n_agents), -1, action_dtype(agent.n_actions)),
         )
 
     def collect(
@@ -65,13 +73,15 @@ class Collector(NamedTuple):
         if self.whole_episodes:
             actors = self.init(reset_key, networks)
         start = SequenceStart(actors.memory, actors.prev_action)
+        each = self.envs // self.shards.pieces
+        many = chances(self.env, self.slots, restart=not self.whole_episodes)
+        keys = self.shards.draw(env_key, lambda k: jax.random.split(k, (many, each)), 1)
+        draws = draw(self.env, keys, self.slots)
 
-        def slot(actors: Actors, keys: Key) -> tuple[Actors, tuple[Slots, Tally]]:
-            stream = actors.stream
-            seen, action, memory = self.act(keys[0], actors, networks, stats, epsilon)
-            after, outcome = advance(
-                self.env, keys[1], stream, action, restart=not self.whole_episodes
-            )
+        def slot(actors: Actors, now: tuple[Array, Array]) -> tuple[Actors, tuple[Slots, Tally]]:
+            stream, (noise, t) = actors.stream, now
+            seen, action, memory = self.act(noise, actors, networks, stats, epsilon)
+            after, outcome = play(self.env, draws_at(self.env, draws, t), stream, action)
             slots = Slots(
                 *seen,
                 action=action,
@@ -90,12 +100,15 @@ class Collector(NamedTuple):
             )
             return Actors(after, memory, action), (slots, tally)
 
-        act_keys = jax.random.split(act_key, self.slots)
-        env_keys = jax.random.split(env_key, self.slots)
-        actors, (slots, tallies) = jax.lax.scan(
-            slot, actors, jnp.stack([act_keys, env_keys], axis=1)
-        )
-        return actors, slots, start, jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies)
+        noise = self._noise(act_key, self.slots)
+        actors, (slots, tallies) = jax.lax.scan(slot, actors, (noise, jnp.arange(self.slots)))
+        tally = self.shards.total(jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies))
+        return actors, slots, start, tally
+
+    def _noise(self, key: Key, slots: int) -> Float[Array, "T 2 E N"]:
+        """What exploration draws, for all slots at once."""
+        each, n = self.envs // self.shards.pieces, self.learner.n_agents
+        return self.shards.draw(key, lambda k: jax.random.uniform(k, (slots, 2, each, n)), 2)
 
     def _acting(self, networks: Networks) -> Networks:
         """Those whose memory is needed: of whole episodes, which start without, the agents only."""
@@ -103,7 +116,7 @@ class Collector(NamedTuple):
 
     def act(
         self,
-        key: Key,
+        noise: Float[Array, "2 E N"],
         actors: Actors,
         networks: Networks,
         stats: Statistics,
@@ -117,7 +130,7 @@ class Collector(NamedTuple):
             actors.stream.first,
             actors.memory,
         )
-        action = self.learner.explore(key, values, seen.avail_actions, epsilon)
+        action = self.learner.explore(noise, values, seen.avail_actions, epsilon)
         return seen, action.astype(actors.prev_action.dtype), memory
 
     def peek(
@@ -130,8 +143,9 @@ class Collector(NamedTuple):
     ) -> Slots:
         """The slot that comes next, ``[1, E, ...]``, seen but not played: for bootstrapping."""
         stream = actors.stream
-        seen, action, _ = self.act(key, actors, networks, stats, epsilon)
-        none = jnp.zeros(self.envs)
+        noise = self._noise(key, 1)[0]
+        seen, action, _ = self.act(noise, actors, networks, stats, epsilon)
+        none = jnp.zeros(stream.first.shape)
         slot = Slots(
             *seen,
             action=action,

@@ -9,6 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from qtot.training.ingraph import Program, RunState
 
 Compiled = Any
 """a program that is called with arrays of the shapes it was lowered for"""
@@ -26,6 +29,24 @@ def compiling(lowered: Any, *, runs_once: bool = False) -> Future[Compiled]:
     quick = runs_once and jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 0} if quick else None
     return _POOL.submit(lowered.compile, options)
+
+
+def state_shapes(program: Program) -> RunState:
+    """The state before there is one: shapes, and where on the mesh they lie. Enough to lower all
+    programs while the one that makes the state is compiled.
+    """
+
+    def place(spec: PartitionSpec, shapes: Any) -> Any:
+        where = NamedSharding(program.mesh, spec)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where, weak_type=x.weak_type),
+            shapes,
+        )
+
+    shapes = jax.eval_shape(program.init)
+    return jax.tree.map(
+        place, program.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
 
 
 @contextlib.contextmanager

@@ -117,7 +117,11 @@ class Display:
         config, many = self.config, self.config.seeds > 1
         sequences, envs = config.replay.sequences, config.collect.envs
         if ring is None:
-            return f"on-policy: one update per rollout of {envs} {sequences}, no replay"
+            epochs, parts = config.online.epochs, config.online.minibatches
+            return (
+                f"online: each rollout of {envs} {sequences} in {parts} minibatches, {epochs} "
+                f"epoch{'s' * (epochs > 1)}; no replay"
+            )
         return (
             f"replay of {ring.rows * ring.envs:,} {sequences} of {ring.stride} slots · "
             f"{human_bytes(memory['replay'])}{f' for {config.seeds} seeds' * many} · "

@@ -1,20 +1,30 @@
-"""Environments, exploration, replay and learning in one jitted program, several seeds at once."""
+"""Environments, exploration, replay and learning in one jitted program, several seeds at once,
+spread over devices.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.config import TrainConfig
-from qtot.core.learner import Learner, TrainState
+from qtot.core.compact import Codec, Stored
+from qtot.core.learner import Learner, PolicyParams, TrainState
 from qtot.core.methods import method
 from qtot.core.replay import Replay, ReplayState
+from qtot.core.shards import ALONE, Shards
 from qtot.envs.base import JaxEnv
 from qtot.envs.spec import EnvSpec
+from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.training.collect import Actors, Collector, Tally
+from qtot.training.devices import DATA, SEED, lay_out
 from qtot.types import Batch, Key, SequenceStart, Slots
 
 
@@ -65,9 +75,17 @@ SEED_AXES = SeedState(
     credit=0,  # pyright: ignore[reportArgumentType]
     key=0,  # pyright: ignore[reportArgumentType]
 )
+# The same for devices: a seed's networks are wherever some of its environments are.
+SEED_SPECS = SeedState(
+    train=P(SEED),  # pyright: ignore[reportArgumentType]
+    actors=P(SEED, DATA),  # pyright: ignore[reportArgumentType]
+    replay=ReplayState(P(SEED, None, DATA), P(SEED, None, DATA), P()),  # pyright: ignore[reportArgumentType]
+    credit=P(SEED),  # pyright: ignore[reportArgumentType]
+    key=P(SEED),  # pyright: ignore[reportArgumentType]
+)
 
 
-def make_learner(spec: EnvSpec, config: TrainConfig) -> Learner:
+def make_learner(spec: EnvSpec, config: TrainConfig, shards: Shards = ALONE) -> Learner:
     """The learner of a configuration, sized for an environment."""
     return Learner(
         algo=config.algo,
@@ -86,6 +104,8 @@ def make_learner(spec: EnvSpec, config: TrainConfig) -> Learner:
         exploration=config.exploration,
         loss=config.loss,
         burn_in=config.replay.burn_in,
+        target_networks=config.data == "replay" or method(config.algo).on_policy,
+        shards=shards,
     )
 
 
@@ -96,25 +116,53 @@ class Program(NamedTuple):
     learner: Learner
     collector: Collector
     replay: Replay | None
+    mesh: Mesh
+    """devices ``[seed, data]``"""
 
     @staticmethod
-    def make(env: JaxEnv, config: TrainConfig) -> Program:
-        """The program for an environment; allocates nothing."""
+    def make(env: JaxEnv, config: TrainConfig, devices: Sequence[Any] | None = None) -> Program:
+        """The program for an environment, on ``devices`` or all there are; allocates nothing."""
         spec, replay = env.spec, config.replay
+        mesh, shards = lay_out(config, devices)
         whole = replay.sequences == "episodes"
         length = spec.episode_limit if whole else replay.length
         envs = config.collect.envs
-        learner = make_learner(spec, config)
+        learner = make_learner(spec, config, shards)
         collector = Collector(env, learner, envs, length + whole, whole)
-        if method(config.algo).on_policy:
-            return Program(config, learner, collector, None)
-        ring = Replay.make(capacity=replay.capacity, length=length, envs=envs, whole_episodes=whole)
-        return Program(config, learner, collector, ring)
+        if config.data == "online":
+            return Program(config, learner, collector, None, mesh)
+        ring = Replay.make(
+            capacity=replay.capacity,
+            length=length,
+            envs=envs,
+            whole_episodes=whole,
+            shards=shards,
+        )
+        return Program(config, learner, collector, ring, mesh)
 
     @property
     def axes(self) -> SeedState:
         """Where each part of a seed's state has its leading axis."""
         return SEED_AXES if self.replay is not None else SEED_AXES._replace(replay=None)
+
+    @property
+    def codec(self) -> Codec:
+        """How slots are stored."""
+        spec = self.collector.env.spec
+        derived = spec.state_source == "concatenated observations"
+        return Codec(spec.max_actions, self.config.replay.dtype, spec.obs_sizes if derived else ())
+
+    @property
+    def specs(self) -> RunState:
+        """Where each part of the state lies on the mesh."""
+        seeds = SEED_SPECS if self.replay is not None else SEED_SPECS._replace(replay=None)
+        return RunState(seeds, P())  # pyright: ignore[reportArgumentType]
+
+    def spread(self, f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+        """``f`` on every device, each with its part."""
+        return jax.shard_map(
+            f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
 
     def init_seed(self, seed: Int[Array, ""]) -> SeedState:
         """The state of one seed before its first step."""
@@ -125,7 +173,7 @@ class Program(NamedTuple):
         if self.replay is None:
             return SeedState(train, actors, None, jnp.zeros(()), run_key)
         slot, start = jax.eval_shape(
-            lambda: self.collect(run_key, actors, train, jnp.zeros(()))[1:3]
+            lambda: self._stored(*self.collect(run_key, actors, train, jnp.zeros(()))[1:3])
         )
         example = jax.tree.map(lambda x: jnp.zeros(x.shape[2:], x.dtype), slot)
         first = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), start)
@@ -134,27 +182,34 @@ class Program(NamedTuple):
 
     def init(self) -> RunState:
         """All seeds: ``seed, seed + 1, ...``."""
+
+        def here(seeds: Array) -> RunState:
+            states = jax.vmap(self.init_seed, out_axes=self.axes)(seeds)
+            return RunState(states, jnp.zeros((), jnp.int32))
+
         seeds = self.config.seed + jnp.arange(self.config.seeds)
-        states = jax.vmap(self.init_seed, out_axes=self.axes)(seeds)
-        return RunState(states, jnp.zeros((), jnp.int32))
+        return self.spread(here, P(SEED), self.specs)(seeds)
 
     def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
     ) -> tuple[Actors, Slots, SequenceStart, Tally]:
-        """One rollout, as the replay stores it."""
-        actors, slots, start, tally = self.collector.collect(
-            key, actors, train.online, train.stats, epsilon
-        )
+        """One rollout."""
+        return self.collector.collect(key, actors, train.online, train.stats, epsilon)
+
+    def _stored(self, slots: Slots, start: SequenceStart) -> tuple[Stored, SequenceStart]:
+        """A rollout in the form in which the replay keeps it."""
         if self.collector.whole_episodes:  # memory is zero there: store nothing
             start = start._replace(memory=start.memory[..., :0])
-        return actors, slots, start, tally
+        return self.codec.encode(slots), start
 
     def sample(self, replay: ReplayState, key: Key, train: TrainState) -> Batch:
         """Sequences to learn from; whole episodes start from an empty memory."""
         assert self.replay is not None
         batch = self.replay.sample(replay, key, self.config.replay.batch)
+        stored: Any = batch.slots
+        batch = batch._replace(slots=self.codec.decode(stored))
         if self.collector.whole_episodes:
-            memory = train.online.initial_memory(self.config.replay.batch)
+            memory = train.online.initial_memory(batch.start.prev_action.shape[0])
             batch = batch._replace(start=batch.start._replace(memory=memory))
         return batch
 
@@ -163,7 +218,7 @@ class Program(NamedTuple):
     ) -> Batch:
         """A rollout as it is, to be learned from once; a piece of a stream gets its slot T."""
         if self.collector.whole_episodes:
-            memory = train.online.initial_memory(self.collector.envs)
+            memory = train.online.initial_memory(start.prev_action.shape[0])
             return Batch(slots, start._replace(memory=memory))
         epsilon = self.learner.epsilon(train.env_steps)
         last = self.collector.peek(key, after, train.online, train.stats, epsilon)
@@ -182,7 +237,7 @@ class Program(NamedTuple):
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
         state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
         if state.replay is None:
-            return self._learn_once(state, jax.random.fold_in(peek_key, iteration), rollout)
+            return self._learn_online(state, jax.random.fold_in(peek_key, iteration), rollout)
         return self._learn_from_replay(state, learn_key, rollout)
 
     def _count(self, train: TrainState, rollout: Rollout) -> TrainState:
@@ -195,19 +250,49 @@ class Program(NamedTuple):
         steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
         return train._replace(env_steps=steps, stats=stats)
 
-    def _learn_once(
+    def _learn_online(
         self, state: SeedState, key: Key, rollout: Rollout
     ) -> tuple[SeedState, Progress]:
-        """One update on the rollout, by the very policy that played it: counters and running
-        moments move on only afterwards.
+        """Go through the rollout for some epochs. Counters and running moments move on only
+        afterwards, so that a single update is by the very policy that played it.
         """
-        train, active = state.train, rollout.active
-        batch = self.rollout_batch(key, state.actors, train, rollout.slots, rollout.start)
-        learned, metrics = self.learner.update(train, batch)
+        train, active, online = state.train, rollout.active, self.config.online
+        peek_key, deal_key = jax.random.split(key)
+        batch = self.rollout_batch(peek_key, state.actors, train, rollout.slots, rollout.start)
+        if not self.learner.target_networks:
+            # What values the next state stays as it was when the rollout ended: valued anew by the
+            # networks of every minibatch, Q_tot grows without bound.
+            train = train._replace(target=train.online)
+            batch = self.learner.foresee(train, batch)
+
+        def update(train: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
+            part = Batch(
+                slots=jax.tree.map(lambda x: x[:, chosen], batch.slots),
+                start=jax.tree.map(lambda x: x[chosen], batch.start),
+                slow=jax.tree.map(lambda x: x[:, chosen], batch.slow),
+            )
+            return self.learner.update(train, part)
+
+        keys = jax.random.split(deal_key, online.epochs)
+        dealt = jax.vmap(self._deal)(keys)
+        learned, metrics = jax.lax.scan(update, train, dealt.reshape(-1, dealt.shape[-1]))
         train = jax.tree.map(lambda new, old: jnp.where(active, new, old), learned, train)
-        metrics = {k: jnp.where(active, v, 0.0) for k, v in metrics.items()}
+        metrics = {k: jnp.where(active, jnp.sum(v), 0.0) for k, v in metrics.items()}
+        updates = jnp.where(active, float(online.epochs * online.minibatches), 0.0)
         state = state._replace(train=self._count(train, rollout))
-        return state, Progress(rollout.tally, metrics, active.astype(jnp.float32))
+        return state, Progress(rollout.tally, metrics, updates)
+
+    def _deal(self, key: Key) -> Int[Array, "parts E"]:
+        """The environments in random order, dealt to minibatches: of every shard equally many."""
+        shards, parts = self.collector.shards, self.config.online.minibatches
+        each = self.collector.envs // shards.pieces
+
+        def one(key: Key) -> Array:
+            return jax.random.permutation(key, each).reshape(parts, -1)
+
+        dealt = jax.vmap(one, out_axes=1)(shards.keys(key))  # [parts, shards, each / parts]
+        dealt += (each * jnp.arange(shards.here))[:, None]
+        return dealt.reshape(parts, -1)
 
     def _learn_from_replay(
         self, state: SeedState, key: Key, rollout: Rollout
@@ -217,7 +302,7 @@ class Program(NamedTuple):
         assert state.replay is not None
         collect, tally = self.config.collect, rollout.tally
         train = self._count(state.train, rollout)
-        replay = self.replay.add(state.replay, rollout.slots, rollout.start)
+        replay = self.replay.add(state.replay, *self._stored(rollout.slots, rollout.start))
         ready = self.replay.stored(replay) * collect.envs >= self.config.replay.warmup
         unit = tally.transitions if collect.update_unit == "step" else tally.episodes
         credit = state.credit + jnp.where(ready, unit * collect.update_ratio, 0.0)
@@ -232,17 +317,20 @@ class Program(NamedTuple):
         credit waits without a copy of it.
         """
 
-        def update(train: TrainState) -> tuple[TrainState, dict[str, Array]]:
+        @traced_once
+        def update(
+            train: TrainState, replay: ReplayState, key: Key
+        ) -> tuple[TrainState, dict[str, Array]]:
             batch = self.sample(replay, jax.random.fold_in(key, train.updates), train)
             return self.learner.update(train, batch)
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             train, credit, sums = carry
-            train, metrics = update(train)
+            train, metrics = update(train, replay, key)
             return train, credit - 1.0, jax.tree.map(jnp.add, sums, metrics)
 
         before = train.updates
-        zeros = {k: jnp.zeros(()) for k in jax.eval_shape(update, train)[1]}
+        zeros = {k: jnp.zeros(()) for k in jax.eval_shape(update, train, replay, key)[1]}
         train, credit, sums = jax.lax.while_loop(
             lambda carry: carry[1] >= 1.0, body, (train, credit, zeros)
         )
@@ -250,16 +338,57 @@ class Program(NamedTuple):
 
     def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
         """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
-        step = jax.vmap(self.iterate, in_axes=(self.axes, None), out_axes=(self.axes, 0))
-        sums = jax.eval_shape(lambda s: step(s.seeds, s.iteration)[1], state)
-        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+        step = traced_once(
+            jax.vmap(self.iterate, in_axes=(self.axes, None), out_axes=(self.axes, 0))
+        )
 
-        def unfinished(carry: tuple[RunState, Progress]) -> Array:
-            return jnp.min(carry[0].seeds.train.env_steps) < until
+        def least(seeds: SeedState) -> Array:
+            """Steps of the seed that has taken fewest, on whatever device."""
+            return jax.lax.pmin(jnp.min(seeds.train.env_steps), SEED)
 
-        def body(carry: tuple[RunState, Progress]) -> tuple[RunState, Progress]:
-            (seeds, iteration), sums = carry
-            seeds, new = step(seeds, iteration)
-            return RunState(seeds, iteration + 1), jax.tree.map(jnp.add, sums, new)
+        def here(state: RunState, until: Array) -> tuple[RunState, Progress]:
+            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]
+            sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
-        return jax.lax.while_loop(unfinished, body, (state, sums))
+            def body(carry: tuple[RunState, Progress, Array]) -> tuple[RunState, Progress, Array]:
+                (seeds, iteration), sums, _ = carry
+                seeds, new = step(seeds, iteration)
+                sums = jax.tree.map(jnp.add, sums, new)
+                return RunState(seeds, iteration + 1), sums, least(seeds)
+
+            start = (state, sums, least(state.seeds))
+            return jax.lax.while_loop(lambda carry: carry[2] < until, body, start)[:2]
+
+        return self.spread(here, (self.specs, P()), (self.specs, P(SEED)))(state, until)
+
+    def greedy(
+        self, train: TrainState, steps: Int[Array, ""], part: Int[Array, ""]
+    ) -> dict[str, Float[Array, "seeds"]]:
+        """Means over ``evaluation.episodes`` greedy episodes, one per seed; ``steps`` and ``part``
+        choose the episodes.
+        """
+        episodes, axis = self.config.evaluation.episodes, self.collector.shards.axis
+        count = math.gcd(episodes, self.collector.shards.pieces)
+        # Too few to share equally: every device plays them all.
+        shards = Shards(count, axis if count % self.mesh.shape[DATA] == 0 else None)
+
+        def one(train: TrainState, seed: Array) -> dict[str, Array]:
+            env, policy = self.collector.env, PolicyParams.of(train)
+
+            def play(key: Key) -> dict[str, Array]:
+                return summarise(
+                    play_greedy(env, self.learner, policy, key=key, episodes=episodes // count)
+                )
+
+            keys = shards.keys(jax.random.fold_in(evaluation_key(seed, steps), part))
+            sums = shards.total(jax.tree.map(jnp.sum, jax.vmap(play)(keys)))
+            return jax.tree.map(lambda x: x / count, sums)
+
+        seeds = self.config.seed + jnp.arange(self.config.seeds)
+        spread = self.spread(jax.vmap(one), (P(SEED), P(SEED)), P(SEED))
+        return spread(train, seeds)
+
+
+def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f``, whose second trace (after one for its shapes) is taken from the first."""
+    return jax.jit(f, inline=True)

@@ -14,16 +14,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
-from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
-from qtot.training.compile import Compiled, compiling, no_collections
+from qtot.training.compile import Compiled, compiling, no_collections, state_shapes
 from qtot.training.display import Display
+from qtot.training.hosts import anyone, create_folder, fetch, leads
 from qtot.training.ingraph import Program, Progress, RunState
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
@@ -54,11 +53,12 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         "device": device,
         "settings": prepare().to_dict(),
         "bytes": memory,
+        "shards": program.collector.shards.pieces,
     }
-    folder = RunFolder.create(out, facts)
+    folder = create_folder(out, facts)
     online = jax.eval_shape(program.init).seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
-    display = Display(config, quiet=quiet)
+    display = Display(config, quiet=quiet or not leads())
     display.header(
         spec,
         device=device,
@@ -73,16 +73,11 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
     return folder
 
 
-def _on_host(train: TrainState) -> TrainState:
-    """In NumPy, where taking one seed's part compiles nothing."""
-    return jax.tree.map(np.asarray, train)
-
-
 def _with_copy_of_train(state: RunState) -> RunState:
     """For reading after ``state`` was given away."""
-    return state._replace(
-        seeds=state.seeds._replace(train=jax.tree.map(np.array, state.seeds.train))
-    )
+    train, where = state.seeds.train, jax.tree.map(lambda x: x.sharding, state.seeds.train)
+    train = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(train)
+    return state._replace(seeds=state.seeds._replace(train=train))
 
 
 @dataclass
@@ -131,19 +126,21 @@ class Training:
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
                 if opening is not None:
-                    self._log(opening, None, self._evaluate(opening, 0, evaluation.episodes), 0.0)
+                    played = self._evaluate(opening, 0, evaluation.episodes)
+                    self._log(fetch(opening.seeds.train), None, played, 0.0)
                     opening = None
-                before, now = now, int(np.asarray(state.seeds.train.env_steps).min())
+                train = fetch(state.seeds.train)
+                before, now = now, int(train.env_steps.min())
                 evaluated = None
                 if now >= config.steps:
                     evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
                 elif now // every > before // every:
                     evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
-                self._log(state, progress, evaluated, spent)
-                if not self.display.quiet:
+                self._log(train, fetch(progress), evaluated, spent)
+                if not self.display.quiet and jax.process_count() == 1:
                     self._split(state, now)
-                if stop.asked and now < config.steps:
-                    self._save(_on_host(state.seeds.train), "last", range(config.seeds))
+                if anyone(stop.asked) and now < config.steps:
+                    self._save(train, "last", range(config.seeds))
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
                     raise KeyboardInterrupt
         self._close()
@@ -153,22 +150,22 @@ class Training:
         began, program = time.perf_counter(), self.program
         self.display.say("compiling ...")
         with no_collections():
-            state = jax.eval_shape(program.init)
+            shapes = state_shapes(program)
             init = compiling(jax.jit(program.init).lower(), runs_once=True)
             number = jax.ShapeDtypeStruct((), np.int32)
-            chunk = jax.jit(program.chunk, donate_argnums=0).lower(state, number)
+            chunk = jax.jit(program.chunk, donate_argnums=0).lower(shapes, number)
             self.compiled["chunk"] = compiling(chunk)
-            ready = jax.block_until_ready(init.result()())
+            state = jax.block_until_ready(init.result()())
             if not wait([self.compiled["chunk"]], timeout=FROM_CACHE).done:
-                self._lower_evaluation(state)
+                self._lower_evaluation(shapes)
         self.compiled["chunk"].result()
         self.compile_s = time.perf_counter() - began
         self.display.compiled(self.compile_s)
-        return ready
+        return state
 
     def _lower_evaluation(self, state: RunState) -> None:
         number = jax.ShapeDtypeStruct((), np.int32)
-        self.evaluation = jax.jit(self._greedy).lower(state.seeds.train, number, number)
+        self.evaluation = jax.jit(self.program.greedy).lower(state.seeds.train, number, number)
 
     def _compile_evaluation(self, state: RunState) -> None:
         """After the training program, which gets all cores, and beside its first chunk."""
@@ -191,24 +188,12 @@ class Training:
         if split is not None:
             self.display.time_split(split)
 
-    def _greedy(self, train: TrainState, steps: Array, part: Array) -> dict[str, Array]:
-        """Means over ``evaluation.episodes`` greedy episodes, one per seed."""
-        program, episodes = self.program, self.program.config.evaluation.episodes
-
-        def one(train: TrainState, seed: Array) -> dict[str, Array]:
-            key = jax.random.fold_in(evaluation_key(seed, steps), part)
-            env, policy = program.collector.env, PolicyParams.of(train)
-            return summarise(play_greedy(env, program.learner, policy, key=key, episodes=episodes))
-
-        seeds = program.config.seed + jnp.arange(program.config.seeds)
-        return jax.vmap(one)(train, seeds)
-
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
         at_once = self.program.config.evaluation.episodes
         parts = -(-episodes // at_once)
         played = [
-            self._program("evaluate")(state.seeds.train, np.int32(steps), np.int32(part))
+            fetch(self._program("evaluate")(state.seeds.train, np.int32(steps), np.int32(part)))
             for part in range(parts)
         ]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
@@ -216,15 +201,14 @@ class Training:
 
     def _log(
         self,
-        state: RunState,
+        train: TrainState,
         progress: Progress | None,
         evaluated: dict[str, Any] | None,
         spent: float,
     ) -> None:
         """A row per seed to the metrics, a line to the user, parameters after an evaluation."""
-        train, config = _on_host(state.seeds.train), self.program.config
+        config = self.program.config
         if progress is not None:
-            progress = Progress(*jax.tree.map(np.asarray, tuple(progress)))
             self.episodes = self.episodes + progress.collected.episodes
         wall_s, rows = time.perf_counter() - self.began, []
         epsilon = [float(self.epsilon(steps)) for steps in train.env_steps]

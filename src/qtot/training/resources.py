@@ -61,9 +61,10 @@ def check_memory(program: Program) -> dict[str, int]:
             "--collect.envs or --agent.hidden"
         ) from None
     if ring is None:
+        alone = Program.make(program.collector.env, config, jax.local_devices()[:1])
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), seeds)
         rollout = jax.eval_shape(
-            lambda s: program.collect(s.key, s.actors, s.train, jnp.zeros(()))[1:3], one
+            lambda s: alone.collect(s.key, s.actors, s.train, jnp.zeros(()))[1:3], one
         )
         per_row = config.seeds * nbytes(rollout)
     else:

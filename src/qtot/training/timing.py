@@ -9,10 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from qtot.training.compile import Compiled, compiling
+from qtot.training.devices import SEED
 from qtot.training.ingraph import Program, RunState, SeedState
+from qtot.types import Batch
 
 WORTH_IT = 60.0
 """seconds that a run must have left for its parts to be compiled beside it"""
@@ -47,15 +50,23 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
     """
 
     def over_seeds(one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
-        return lambda state: jax.vmap(one, in_axes=(program.axes,))(state.seeds)
+        def read(seed: SeedState) -> Array:
+            """Something of all that was computed."""
+            arrays = (x.astype(jnp.float32) for x in jax.tree.leaves(one(seed)) if x.size)
+            return sum((jnp.sum(x) for x in arrays), jnp.zeros(()))
+
+        def here(state: RunState) -> Array:
+            return jax.vmap(read, in_axes=(program.axes,))(state.seeds)
+
+        return program.spread(here, (program.specs,), P(SEED))
 
     def collect(seed: SeedState) -> Any:
-        return program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))
+        return program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))[1]
 
     def policy(seed: SeedState) -> Array:
-        agent = seed.train.online.agent
-        obs = jnp.zeros((program.collector.envs, agent.n_agents, program.learner.obs_size))
-        first = jnp.zeros(program.collector.envs, bool)
+        envs, agents = seed.actors.prev_action.shape
+        obs = jnp.zeros((envs, agents, program.learner.obs_size))
+        first = jnp.zeros(envs, bool)
         obs = program.learner.see(seed.train.stats, obs)
 
         def slot(memory: Array, _: Any) -> tuple[Array, Array]:
@@ -71,7 +82,11 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
     def update(seed: SeedState) -> Any:
         if seed.replay is None:
             shapes = jax.eval_shape(rollout, seed)
-            batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            parts = program.config.online.minibatches
+            batch = Batch(
+                jax.tree.map(lambda x: _zeros(x, 1, parts), shapes.slots),
+                jax.tree.map(lambda x: _zeros(x, 0, parts), shapes.start),
+            )
         else:
             batch = program.sample(seed.replay, seed.key, seed.train)
         return program.learner.update(seed.train, batch)[0].online
@@ -80,6 +95,13 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
         name: over_seeds(f)
         for name, f in (("collect", collect), ("policy", policy), ("update", update))
     }
+
+
+def _zeros(like: jax.ShapeDtypeStruct, axis: int, parts: int) -> Array:
+    """As large as a part of it along ``axis``."""
+    shape = list(like.shape)
+    shape[axis] //= parts
+    return jnp.zeros(shape, like.dtype)
 
 
 def time_split(
@@ -98,7 +120,7 @@ def time_split(
 
     config = program.config.collect
     if program.replay is None:
-        updates = 1.0
+        updates = float(program.config.online.epochs * program.config.online.minibatches)
     elif config.update_unit == "episode":
         updates = config.envs * config.update_ratio
     else:

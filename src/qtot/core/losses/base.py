@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.config import LossConfig, TargetConfig
-from qtot.core.masks import masked_argmax, masked_max, masked_mean, pick
+from qtot.core.masks import masked_argmax, masked_max, pick
 from qtot.core.mixers.base import MixerInputs
 from qtot.core.networks import Networks
 from qtot.core.targets import lambda_returns, n_step_returns
@@ -28,6 +28,9 @@ class Objective(NamedTuple):
     """slots at the start of a sequence that carry no loss"""
     epsilon: Float[Array, ""] | float = 0.0
     """share of random actions with which an on-policy batch was played"""
+    divisor: float | None = None
+    """what sums over transitions are divided by: 1 leaves them as they are, so that those of the
+    parts of a batch can be added; None takes the transitions that carry loss"""
 
 
 class Loss(Protocol):
@@ -36,7 +39,7 @@ class Loss(Protocol):
     def __call__(
         self, online: Networks, target: Networks, batch: Batch, objective: Objective
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The scalar to minimise, and means over the valid transitions.
+        """The scalar to minimise, and metrics; both are means over the valid transitions.
 
         Args:
             online: trained networks; the only ones that receive a gradient.
@@ -100,19 +103,29 @@ def returns_of(
     return n_step_returns(*parts, gamma=config.gamma, n=config.n_step)
 
 
-def counted(slots: Slots, burn_in: int, like: Float[Array, "T B M"]) -> Bool[Array, "T B M"]:
-    """The transitions that carry loss, one mask per value."""
+def counted(slots: Slots, burn_in: int) -> Bool[Array, "T B"]:
+    """The transitions that carry loss."""
     valid = slots.valid[:-1]
-    valid &= jnp.arange(valid.shape[0])[:, None] >= burn_in
-    return jnp.broadcast_to(valid[..., None], like.shape)
+    return valid & (jnp.arange(valid.shape[0])[:, None] >= burn_in)
 
 
-def td_metrics(
-    value: Float[Array, "T B M"], returns: Float[Array, "T B M"], counts: Bool[Array, "T B M"]
-) -> Metrics:
+class Mean:
+    """The mean over the transitions that carry loss; 0 when none does."""
+
+    def __init__(self, slots: Slots, objective: Objective):
+        self.counts = counted(slots, objective.burn_in)
+        divisor = objective.divisor
+        self.divisor = jnp.maximum(jnp.sum(self.counts), 1) if divisor is None else divisor
+
+    def __call__(self, x: Float[Array, "T B M"]) -> Float[Array, ""]:
+        masked = jnp.where(self.counts[..., None], x, 0.0)
+        return jnp.sum(masked) / (self.divisor * x.shape[-1])
+
+
+def td_metrics(value: Float[Array, "T B M"], returns: Float[Array, "T B M"], mean: Mean) -> Metrics:
     """What every loss on Q_tot reports."""
     return {
-        "q_tot": masked_mean(value, counts),
-        "target": masked_mean(returns, counts),
-        "td_error_abs": masked_mean(jnp.abs(value - returns), counts),
+        "q_tot": mean(value),
+        "target": mean(returns),
+        "td_error_abs": mean(jnp.abs(value - returns)),
     }

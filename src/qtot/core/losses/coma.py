@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from qtot.core.config import AgentConfig, CriticConfig
 from qtot.core.exploration import policy
-from qtot.core.losses.base import Metrics, Objective, counted, returns_of
-from qtot.core.masks import masked_mean, pick
+from qtot.core.losses.base import Mean, Metrics, Objective, returns_of
+from qtot.core.masks import pick
 from qtot.core.mixers.base import Shapes
 from qtot.core.networks import Networks
 from qtot.core.nn import MLP
@@ -91,24 +91,24 @@ def coma_loss(
     q_taken = pick(q, taken)
     q_slow = pick(jax.lax.stop_gradient(target.critic(*seen)), slots.action)
     returns = returns_of(slots, q_slow[1:], objective.target)
-    counts = counted(slots, burn_in, q_taken)
-    critic_loss = masked_mean((q_taken - returns) ** 2, counts)
+    mean = Mean(slots, objective)
+    critic_loss = mean((q_taken - returns) ** 2)
 
     # The actors: up where an action is worth more than the policy's own mean of it.
     logits, _ = unroll(online.agent, batch, burn_in)
     probabilities = policy(logits, slots.avail_actions, objective.epsilon)[:-1]
     advantage = counterfactual_advantage(probabilities, q, taken)
-    chosen = jnp.where(counts, pick(probabilities, taken), 1.0)
-    policy_loss = -masked_mean(advantage * jnp.log(chosen), counts)
+    chosen = jnp.where(mean.counts[..., None], pick(probabilities, taken), 1.0)
+    policy_loss = -mean(advantage * jnp.log(chosen))
 
     log_p = jnp.log(jnp.where(probabilities > 0.0, probabilities, 1.0))
     entropy = -jnp.sum(jax.lax.stop_gradient(probabilities * log_p), axis=-1)
     return policy_loss + critic_loss, {
-        "q_taken": masked_mean(q_taken, counts),
-        "target": masked_mean(returns, counts),
-        "td_error_abs": masked_mean(jnp.abs(q_taken - returns), counts),
+        "q_taken": mean(q_taken),
+        "target": mean(returns),
+        "td_error_abs": mean(jnp.abs(q_taken - returns)),
         "policy_loss": policy_loss,
         "critic_loss": critic_loss,
-        "advantage_abs": masked_mean(jnp.abs(advantage), counts),
-        "entropy": masked_mean(entropy, counts),
+        "advantage_abs": mean(jnp.abs(advantage)),
+        "entropy": mean(entropy),
     }

@@ -11,20 +11,20 @@ from jaxtyping import Array, Float, Int
 
 from qtot.core.config import AgentConfig, CriticConfig
 from qtot.core.losses.base import (
+    Mean,
     Metrics,
     Objective,
-    counted,
     greedy_actions,
     mixer_inputs,
     returns_of,
     td_metrics,
     transitions,
 )
-from qtot.core.masks import masked_argmax, masked_mean
+from qtot.core.masks import masked_argmax
 from qtot.core.mixers.base import Shapes
 from qtot.core.networks import Networks
 from qtot.core.nn import MLP
-from qtot.core.unroll import scrub, unroll
+from qtot.core.unroll import scrub, unroll, unroll_slow
 from qtot.types import Batch, Key
 
 
@@ -66,14 +66,14 @@ def qtran_loss(
     batch = scrub(batch)
     slots = batch.slots
     q, hidden = unroll(online.agent, batch, burn_in)
-    q_slow, hidden_slow = unroll(target.agent, batch, burn_in)
+    q_slow, hidden_slow = unroll_slow(target, batch, burn_in)[0]
 
     # The joint Q of the actions taken, towards that of the next greedy joint action.
     joint = online.critic(*transitions((slots.state, hidden, slots.action)))
     best = greedy_actions(q, q_slow, slots, config)
     returns = returns_of(slots, target.critic(slots.state, hidden_slow, best)[1:], config)
-    counts = counted(slots, burn_in, joint)
-    td = masked_mean((joint - returns) ** 2, counts)
+    mean = Mean(slots, objective)
+    td = mean((joint - returns) ** 2)
 
     # The sum plus V(s): equal to the joint Q where the agents are greedy, elsewhere not below it.
     def summed(action: Array) -> Array:
@@ -83,11 +83,11 @@ def qtran_loss(
     greedy = masked_argmax(jax.lax.stop_gradient(q), slots.avail_actions)
     joint_greedy = online.critic(*transitions((slots.state, hidden, greedy)))
     gap = summed(greedy) + value - jax.lax.stop_gradient(joint_greedy)
-    opt = masked_mean(gap**2, counts)
+    opt = mean(gap**2)
     below = jnp.minimum(summed(slots.action) + value - jax.lax.stop_gradient(joint), 0.0)
-    nopt = masked_mean(below**2, counts)
+    nopt = mean(below**2)
     return td + terms.opt * opt + terms.nopt * nopt, {
-        **td_metrics(joint, returns, counts),
+        **td_metrics(joint, returns, mean),
         "opt_loss": opt,
         "nopt_loss": nopt,
     }

@@ -5,18 +5,17 @@ from __future__ import annotations
 from jaxtyping import Array, Float
 
 from qtot.core.losses.base import (
+    Mean,
     Metrics,
     Objective,
-    counted,
     greedy_actions,
     mixer_inputs,
     returns_of,
     td_metrics,
     transitions,
 )
-from qtot.core.masks import masked_mean
 from qtot.core.networks import Networks
-from qtot.core.unroll import scrub, unroll
+from qtot.core.unroll import scrub, unroll, unroll_slow
 from qtot.types import Batch
 
 
@@ -36,7 +35,7 @@ def td_loss(
 
     # Unroll both agents over all T+1 slots, each from the memory stored with the sequence.
     q, hidden = unroll(online.agent, batch, burn_in)
-    q_slow, hidden_slow = unroll(target.agent, batch, burn_in)
+    q_slow, hidden_slow = unroll_slow(target, batch, burn_in)[0]
 
     # Q_tot of the actions taken.
     q_tot = online.mixer(transitions(mixer_inputs(slots, q, hidden, slots.action)))  # [T, B, M]
@@ -46,6 +45,6 @@ def td_loss(
     value = target.mixer(mixer_inputs(slots, q_slow, hidden_slow, best))
     returns = returns_of(slots, value[1:], config)
 
-    counts = counted(slots, burn_in, q_tot)
-    loss = masked_mean((q_tot - returns) ** 2, counts)
-    return loss, td_metrics(q_tot, returns, counts)
+    mean = Mean(slots, objective)
+    loss = mean((q_tot - returns) ** 2)
+    return loss, td_metrics(q_tot, returns, mean)

@@ -16,21 +16,21 @@ from jaxtyping import Array, Float
 from qtot.core.agent import Agent
 from qtot.core.config import AgentConfig, CriticConfig
 from qtot.core.losses.base import (
+    Mean,
     Metrics,
     Objective,
-    counted,
     greedy_actions,
     mixer_inputs,
     returns_of,
     td_metrics,
     transitions,
 )
-from qtot.core.masks import masked_mean, pick
+from qtot.core.masks import pick
 from qtot.core.mixers.base import Shapes
 from qtot.core.mixers.vdn import StateValue
 from qtot.core.networks import Networks
 from qtot.core.nn import MLP
-from qtot.core.unroll import scrub, unroll
+from qtot.core.unroll import scrub, unroll_all, unroll_slow
 from qtot.types import Batch, Key
 
 
@@ -74,14 +74,11 @@ def _weighted_loss(
     config, burn_in = objective.target, objective.burn_in
     batch = scrub(batch)
     slots = batch.slots
-    q, hidden = unroll(online.agent, batch, burn_in)
-    q_slow, _ = unroll(target.agent, batch, burn_in)
-    best = greedy_actions(q, q_slow, slots, config)
 
-    # Q*'s own agents, whose memories are stored after the agents'.
-    after = online.agent.memory_size
-    central_q, _ = unroll(online.critic.agent, batch, burn_in, after=after)
-    central_slow, _ = unroll(target.critic.agent, batch, burn_in, after=after)
+    # The agents, and Q*'s own.
+    (q, hidden), (central_q, _) = unroll_all(online, batch, burn_in)
+    (q_slow, _), (central_slow, _) = unroll_slow(target, batch, burn_in)
+    best = greedy_actions(q, q_slow, slots, config)
 
     q_tot = online.mixer(transitions(mixer_inputs(slots, q, hidden, slots.action)))
     q_star = online.critic(*transitions((pick(central_q, slots.action), slots.state)))
@@ -92,13 +89,13 @@ def _weighted_loss(
     is_greedy = jnp.all(slots.action == best, axis=-1)[:-1]
     full = in_full(jax.lax.stop_gradient(error), is_greedy, returns > best_value[:-1])
     weight = jnp.where(full, 1.0, objective.terms.alpha)
-    counts = counted(slots, burn_in, q_tot)
-    mixed_loss = masked_mean(weight * error**2, counts)
-    critic_loss = masked_mean((q_star - returns) ** 2, counts)
+    mean = Mean(slots, objective)
+    mixed_loss = mean(weight * error**2)
+    critic_loss = mean((q_star - returns) ** 2)
     return mixed_loss + critic_loss, {
-        **td_metrics(q_tot, returns, counts),
+        **td_metrics(q_tot, returns, mean),
         "critic_loss": critic_loss,
-        "weight": masked_mean(weight, counts),
+        "weight": mean(weight),
     }
 
 
