@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +29,11 @@ def compiling(lowered: Any, *, runs_once: bool = False) -> Future[Compiled]:
     quick = runs_once and jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 0} if quick else None
     return _POOL.submit(lowered.compile, options)
+
+
+def lowering(lower: Callable[[], Any]) -> Future[Compiled]:
+    """Lower and compile elsewhere, while this thread waits for a program that runs."""
+    return _POOL.submit(lambda: lower().compile())
 
 
 def state_shapes(program: Program) -> RunState:

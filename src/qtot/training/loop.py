@@ -20,7 +20,7 @@ from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
-from qtot.training.compile import Compiled, compiling, no_collections, state_shapes
+from qtot.training.compile import Compiled, compiling, lowering, no_collections, state_shapes
 from qtot.training.display import Display
 from qtot.training.hosts import anyone, create_folder, fetch, leads
 from qtot.training.ingraph import Program, Progress, RunState
@@ -98,8 +98,10 @@ class Training:
     """the last log"""
     warned: bool = False
     compiled: dict[str, Future[Compiled]] = field(default_factory=dict)
+    shapes: Any = None
+    """of the state, and where it lies"""
     evaluation: Any = None
-    """that program, lowered"""
+    """the program that evaluates, lowered; None when that is left for later"""
 
     def __post_init__(self) -> None:
         self.episodes = np.zeros(self.program.config.seeds)
@@ -122,7 +124,7 @@ class Training:
                 began = time.perf_counter()
                 state, progress = self._program("chunk")(state, np.int32(until))
                 if opening is not None:
-                    self._compile_evaluation(opening)
+                    self._compile_evaluation()
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
                 if opening is not None:
@@ -150,28 +152,29 @@ class Training:
         began, program = time.perf_counter(), self.program
         self.display.say("compiling ...")
         with no_collections():
-            shapes = state_shapes(program)
+            self.shapes = state_shapes(program)
             init = compiling(jax.jit(program.init).lower(), runs_once=True)
             number = jax.ShapeDtypeStruct((), np.int32)
-            chunk = jax.jit(program.chunk, donate_argnums=0).lower(shapes, number)
+            chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
             self.compiled["chunk"] = compiling(chunk)
             state = jax.block_until_ready(init.result()())
             if not wait([self.compiled["chunk"]], timeout=FROM_CACHE).done:
-                self._lower_evaluation(shapes)
+                self.evaluation = self._lower_evaluation()
         self.compiled["chunk"].result()
         self.compile_s = time.perf_counter() - began
         self.display.compiled(self.compile_s)
         return state
 
-    def _lower_evaluation(self, state: RunState) -> None:
+    def _lower_evaluation(self) -> Any:
         number = jax.ShapeDtypeStruct((), np.int32)
-        self.evaluation = jax.jit(self.program.greedy).lower(state.seeds.train, number, number)
+        return jax.jit(self.program.greedy).lower(self.shapes.seeds.train, number, number)
 
-    def _compile_evaluation(self, state: RunState) -> None:
+    def _compile_evaluation(self) -> None:
         """After the training program, which gets all cores, and beside its first chunk."""
-        if self.evaluation is None:
-            self._lower_evaluation(state)
-        self.compiled["evaluate"] = compiling(self.evaluation)
+        lowered = self.evaluation
+        self.compiled["evaluate"] = (
+            compiling(lowered) if lowered is not None else lowering(self._lower_evaluation)
+        )
 
     def _program(self, name: str) -> Compiled:
         """A compiled program; waiting for it counts as compilation, not as training."""
