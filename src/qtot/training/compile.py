@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,14 @@ def lowering(lower: Callable[[], Any]) -> Future[Compiled]:
     return _POOL.submit(lambda: lower().compile())
 
 
+@functools.lru_cache(maxsize=1)
+def traced_init(program: Program) -> Any:
+    """The program that makes the state, traced; its ``out_info`` are the shapes. JAX would trace
+    it anew each time that someone asks for them.
+    """
+    return jax.jit(program.init).trace()
+
+
 def state_shapes(program: Program) -> RunState:
     """The state before there is one: shapes, and where on the mesh they lie. Enough to lower all
     programs while the one that makes the state is compiled.
@@ -48,7 +57,7 @@ def state_shapes(program: Program) -> RunState:
             shapes,
         )
 
-    shapes = jax.eval_shape(program.init)
+    shapes = traced_init(program).out_info
     return jax.tree.map(
         place, program.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
     )

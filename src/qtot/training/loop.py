@@ -20,7 +20,14 @@ from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
-from qtot.training.compile import Compiled, compiling, lowering, no_collections, state_shapes
+from qtot.training.compile import (
+    Compiled,
+    compiling,
+    lowering,
+    no_collections,
+    state_shapes,
+    traced_init,
+)
 from qtot.training.display import Display
 from qtot.training.hosts import anyone, create_folder, fetch, leads
 from qtot.training.ingraph import Program, Progress, RunState
@@ -56,7 +63,7 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         "shards": program.collector.shards.pieces,
     }
     folder = create_folder(out, facts)
-    online = jax.eval_shape(program.init).seeds.train.online
+    online = traced_init(program).out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet or not leads())
     display.header(
@@ -153,7 +160,7 @@ class Training:
         self.display.say("compiling ...")
         with no_collections():
             self.shapes = state_shapes(program)
-            init = compiling(jax.jit(program.init).lower(), runs_once=True)
+            init = compiling(traced_init(program).lower(), runs_once=True)
             number = jax.ShapeDtypeStruct((), np.int32)
             chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
             self.compiled["chunk"] = compiling(chunk)
