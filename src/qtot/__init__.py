@@ -1,6 +1,7 @@
 """qtot: QMIX and its family. Train a team together, run each agent alone.
 
-Importing this package does not import JAX; the names below are loaded on first use.
+Importing this package does not import JAX; the names below are loaded on first use, and the
+settings of the process that pay are made then (qtot.process).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import jax
 import numpy as np
 
 from qtot.config import TrainConfig, nested_replace
-from qtot.core.learner import PolicyParams
+from qtot.core.learner import Learner, PolicyParams
 from qtot.envs import make_env
 from qtot.envs.check import check_env
 from qtot.errors import QtotError
-from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
+from qtot.evaluation.episodes import Episodes, evaluation_key, play_greedy, summarise
 from qtot.evaluation.policy import Memory, Policy
 from qtot.presets import preset_config
+from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.ingraph import make_learner
 from qtot.training.loop import run_training
+from qtot.types import Key
 
 __all__ = [
     "Memory",
@@ -35,6 +38,8 @@ __all__ = [
     "train_config",
 ]
 
+
+prepare()  # before the first array; the command has done it by now, with what its flags said
 
 FRESH = 2**31  # evaluation indices that training does not use
 
@@ -163,12 +168,7 @@ def evaluate(
         raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
     if not isinstance(episodes, int) or episodes < 1:
         raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
-    env = make_env(run.config.env)
-
-    @jax.jit
-    def play(params: PolicyParams, key: Any) -> Any:
-        return play_greedy(env, run.learner, params, key=key, episodes=episodes)
-
+    play = _player(run.config.env, run.learner, episodes)
     rows = []
     for s in run.seeds:
         played = play(run.params(s), evaluation_key(s, FRESH + seed))
@@ -176,6 +176,18 @@ def evaluate(
         spread = float(np.std(played.episode_return))
         rows.append({"seed": s, "episodes": episodes, **means, "return_std": spread})
     return rows
+
+
+@functools.lru_cache(maxsize=8)
+def _player(env: str, learner: Learner, episodes: int) -> Callable[[PolicyParams, Key], Episodes]:
+    """One program for every call that asks for the same: a second evaluation compiles nothing."""
+    world = make_env(env)
+
+    @jax.jit
+    def play(params: PolicyParams, key: Key) -> Episodes:
+        return play_greedy(world, learner, params, key=key, episodes=episodes)
+
+    return play
 
 
 def print_evaluation(rows: Sequence[dict[str, float]]) -> None:

@@ -22,8 +22,24 @@ from qtot.reproduce import EXPERIMENTS
 from qtot.usage import parse
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Process:
+    """Flags of every command that runs JAX."""
+
+    no_cache: Annotated[bool, FlagCreatePairsOff] = False
+    """keep no compiled programs on disk, and use none (see also QTOT_CACHE)"""
+    no_tune: Annotated[bool, FlagCreatePairsOff] = False
+    """leave devices, allocator and time-outs of the process as they are (see also QTOT_TUNE)"""
+
+    def prepare(self) -> None:
+        """Before anything else imports JAX."""
+        from qtot.process import prepare
+
+        prepare(tune=not self.no_tune, keep=not self.no_cache)
+
+
 @dataclass(frozen=True)
-class Train:
+class Train(_Process):
     """Train a team; --env, --algo and --preset decide the defaults of the other flags."""
 
     config: Annotated[TrainConfig, arg(name="")]
@@ -37,6 +53,7 @@ class Train:
     def execute(self) -> int:
         """Checks the configuration, then hands it over."""
         config = validate(self.config)
+        self.prepare()
         from qtot.api import train_config
 
         train_config(config, self.out, quiet=self.quiet)
@@ -44,7 +61,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(_Process):
     """Play greedy episodes with the policy of a run."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
@@ -58,6 +75,7 @@ class Evaluate:
 
     def execute(self) -> int:
         """Plays and prints."""
+        self.prepare()
         from qtot.api import evaluate, load, print_evaluation
 
         run = load(self.run, which=self.which)
@@ -89,7 +107,7 @@ ABOUT_EXPERIMENTS = "; ".join(
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class Reproduce(_Process):
     """Repeat a published experiment, and print its numbers beside the published ones."""
 
     experiment: Annotated[
@@ -109,6 +127,7 @@ class Reproduce:
 
     def execute(self) -> int:
         """The exit code says whether what should come out came out."""
+        self.prepare()
         from qtot.reproduce import reproduce
 
         return reproduce(self.experiment, quick=self.quick, seeds=self.seeds, out=self.out)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from qtot.errors import QtotError
 
@@ -32,14 +35,57 @@ def _quiet() -> Iterator[None]:
             setattr(sys, name, stream)
 
 
+class _Package(ModuleType):
+    """A package whose ``__init__`` runs when something is asked of it that only that defines.
+
+    Importing one of its modules does not ask: a package that gathers all of its own environments,
+    and compiles their constants, costs seconds for the sake of one. Whoever imports the package
+    itself gets all of it, and the modules that are there already.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        with _RUNNING:
+            if isinstance(self, _Package):
+                # From now on a package like any other.
+                self.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]
+                assert self.__spec__ is not None
+                assert self.__spec__.loader is not None
+                self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+_RUNNING = threading.RLock()
+
+
+def _unopened(name: str) -> None:
+    """Let the package ``name`` wait; one that is imported already stays as it is."""
+    if name in sys.modules:
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        return  # missing, or a single file: importing it will say so
+    package = _Package(name, None)
+    package.__spec__, package.__loader__ = spec, spec.loader
+    package.__path__, package.__file__ = spec.submodule_search_locations, spec.origin
+    package.__package__ = name
+    sys.modules[name] = package
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, package)
+
+
 def package_module(name: str, requirement: str) -> ModuleType:
-    """The module called ``name``, of a package that pip installs as ``requirement``.
+    """The module called ``name``, of a package that pip installs as ``requirement``; of the
+    packages that it lies in nothing else is imported.
 
     Raises:
         QtotError: the package is missing or broken; says how to install it.
     """
+    parts = name.split(".")
     try:
         with _quiet():
+            for depth in range(1, len(parts)):
+                _unopened(".".join(parts[:depth]))
             return importlib.import_module(name)
     except ImportError as error:
         raise QtotError(

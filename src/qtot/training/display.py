@@ -19,7 +19,6 @@ from rich.text import Text
 from qtot.config import TrainConfig
 from qtot.core.replay import Replay
 from qtot.envs.spec import EnvSpec
-from qtot.evaluation.statistics import iqm, iqm_interval
 
 
 def human_bytes(n: int) -> str:
@@ -87,6 +86,7 @@ class Display:
         parameters: dict[str, int],
         memory: dict[str, int],
         ring: Replay | None,
+        settings: str,
         out: str,
     ) -> None:
         """Device, environment facts, sizes: all known before anything is allocated."""
@@ -97,6 +97,7 @@ class Display:
         last = config.seed + config.seeds - 1
         rows = {
             "device": f"{device['kind']}, {device['cpu_cores']} CPU cores",
+            "settings": settings,
             **spec_lines(spec),
             "method": f"{config.algo} · preset {config.preset} · "
             + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
@@ -128,10 +129,14 @@ class Display:
             f"batch {config.replay.batch}"
         )
 
-    def compiled(self, seconds: float, split: dict[str, float]) -> None:
-        """Compilation time, and where the time of a training step goes."""
+    def compiled(self, seconds: float) -> None:
+        """How long the first step had to wait for its program."""
+        self.say(f"compiled in {seconds:.1f} s")
+
+    def time_split(self, split: dict[str, float]) -> None:
+        """Where the time of a training step goes."""
         shares = " · ".join(f"{name} {share:.0%}" for name, share in split.items())
-        self.say(f"compiled in {seconds:.1f} s · time split: {shares}")
+        self.say(f"time split: {shares}")
 
     def __enter__(self) -> Display:
         if self.live:
@@ -174,6 +179,8 @@ class Display:
 
     def closing(self, result: list[dict[str, Any]], out: str) -> None:
         """A row per seed, and the interquartile mean over seeds."""
+        from qtot.evaluation.statistics import iqm, iqm_interval  # SciPy: not before the first step
+
         columns = {
             "eval/win_rate": ("win rate", ".1%"),
             "eval/return": ("return", ".2f"),
@@ -212,6 +219,8 @@ class Display:
 
 def evaluation_table(rows: Sequence[dict[str, float]]) -> None:
     """What ``qtot eval`` prints: a row per seed, and the interquartile mean over seeds."""
+    from qtot.evaluation.statistics import iqm, iqm_interval
+
     names = [k for k in rows[0] if k not in ("seed", "episodes", "return_std")]
     console, table = Console(highlight=False), Table()
     console.print(f"greedy policy, {rows[0]['episodes']} episodes per seed")

@@ -5,7 +5,8 @@ them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,28 @@ import numpy as np
 from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs import make_env
+from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
+from qtot.training.compile import (
+    Compiled,
+    compiling,
+    lowering,
+    no_collections,
+    state_shapes,
+    traced_init,
+)
 from qtot.training.display import Display
 from qtot.training.hosts import anyone, create_folder, fetch, leads
 from qtot.training.ingraph import Program, Progress, RunState
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.rows import means_of, number, score
-from qtot.training.timing import compile_together, parts, time_split
+from qtot.training.timing import TimeSplit
 
 PARTS = ("agent", "mixer", "critic")
+FROM_CACHE = 1.0
+"""seconds in which a program that need not be compiled is there; else evaluation is lowered
+meanwhile, which would only delay the first step"""
 
 
 def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunFolder:
@@ -45,11 +58,12 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         "versions": versions(),
         "git_commit": git_commit(),
         "device": device,
+        "settings": prepare().to_dict(),
         "bytes": memory,
         "shards": program.collector.shards.pieces,
     }
     folder = create_folder(out, facts)
-    online = jax.eval_shape(program.init).seeds.train.online
+    online = traced_init(program).out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet or not leads())
     display.header(
@@ -58,11 +72,19 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         parameters={k: size for k, size in sizes.items() if getattr(online, k) is not None},
         memory=memory,
         ring=program.replay,
+        settings=str(prepare()),
         out=str(out),
     )
     with display:
         Training(program, folder, display).run()
     return folder
+
+
+def _with_copy_of_train(state: RunState) -> RunState:
+    """For reading after ``state`` was given away."""
+    train, where = state.seeds.train, jax.tree.map(lambda x: x.sharding, state.seeds.train)
+    train = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where)(train)
+    return state._replace(seeds=state.seeds._replace(train=train))
 
 
 @dataclass
@@ -82,28 +104,40 @@ class Training:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
     warned: bool = False
-    compiled: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    compiled: dict[str, Future[Compiled]] = field(default_factory=dict)
+    shapes: Any = None
+    """of the state, and where it lies"""
+    evaluation: Any = None
+    """the program that evaluates, lowered; None when that is left for later"""
 
     def __post_init__(self) -> None:
         self.episodes = np.zeros(self.program.config.seeds)
+        self.epsilon = jax.jit(self.program.learner.epsilon)
+        self.split = TimeSplit(self.program)
 
     def run(self) -> None:
         """Train all seeds to their last step."""
         config, evaluation = self.program.config, self.program.config.evaluation
         state = self._compile()
         self.began = time.perf_counter()
-        self._log(
-            fetch(state.seeds.train), None, self._evaluate(state, 0, evaluation.episodes), 0.0
-        )
+        # Evaluated and logged after the first chunk, which takes the original away: the program
+        # that evaluates is compiled while that one runs.
+        opening: RunState | None = _with_copy_of_train(state)
         every, now = evaluation.every or config.steps, 0
         with StopRequest() as stop:
             while now < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = self.compiled["chunk"](state, np.int32(until))
+                state, progress = self._program("chunk")(state, np.int32(until))
+                if opening is not None:
+                    self._compile_evaluation()
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
+                if opening is not None:
+                    played = self._evaluate(opening, 0, evaluation.episodes)
+                    self._log(fetch(opening.seeds.train), None, played, 0.0)
+                    opening = None
                 train = fetch(state.seeds.train)
                 before, now = now, int(train.env_steps.min())
                 evaluated = None
@@ -112,6 +146,8 @@ class Training:
                 elif now // every > before // every:
                     evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
                 self._log(train, fetch(progress), evaluated, spent)
+                if not self.display.quiet and jax.process_count() == 1:
+                    self._split(state, now)
                 if anyone(stop.asked) and now < config.steps:
                     self._save(train, "last", range(config.seeds))
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
@@ -119,32 +155,55 @@ class Training:
         self._close()
 
     def _compile(self) -> RunState:
-        """Build the state and every program; show how long that took and the time split."""
+        """Build the state and the training program; show how long that took."""
         began, program = time.perf_counter(), self.program
         self.display.say("compiling ...")
-        state = jax.block_until_ready(jax.jit(program.init)())
-        lowered = {
-            "chunk": jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)),
-            **({} if self.display.quiet else self._lower_parts(state)),
-            "evaluate": jax.jit(program.greedy).lower(
-                state.seeds.train, jnp.int32(0), jnp.int32(0)
-            ),
-        }
-        self.compiled = compile_together(lowered)
+        with no_collections():
+            self.shapes = state_shapes(program)
+            init = compiling(traced_init(program).lower(), runs_once=True)
+            number = jax.ShapeDtypeStruct((), np.int32)
+            chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
+            self.compiled["chunk"] = compiling(chunk)
+            state = jax.block_until_ready(init.result()())
+            if not wait([self.compiled["chunk"]], timeout=FROM_CACHE).done:
+                self.evaluation = self._lower_evaluation()
+        self.compiled["chunk"].result()
         self.compile_s = time.perf_counter() - began
-        if not self.display.quiet:
-            self.display.compiled(self.compile_s, time_split(program, self.compiled, state))
+        self.display.compiled(self.compile_s)
         return state
 
-    def _lower_parts(self, state: RunState) -> dict[str, Any]:
-        return {name: jax.jit(f).lower(state) for name, f in parts(self.program).items()}
+    def _lower_evaluation(self) -> Any:
+        number = jax.ShapeDtypeStruct((), np.int32)
+        return jax.jit(self.program.greedy).lower(self.shapes.seeds.train, number, number)
+
+    def _compile_evaluation(self) -> None:
+        """After the training program, which gets all cores, and beside its first chunk."""
+        lowered = self.evaluation
+        self.compiled["evaluate"] = (
+            compiling(lowered) if lowered is not None else lowering(self._lower_evaluation)
+        )
+
+    def _program(self, name: str) -> Compiled:
+        """A compiled program; waiting for it counts as compilation, not as training."""
+        began = time.perf_counter()
+        program = self.compiled[name].result()
+        waited = time.perf_counter() - began
+        self.compile_s, self.began = self.compile_s + waited, self.began + waited
+        return program
+
+    def _split(self, state: RunState, now: int) -> None:
+        """Where the time goes, once that is known."""
+        wall_s, config = time.perf_counter() - self.began, self.program.config
+        split = self.split.when_known(state, wall_s * (config.steps / max(now, 1) - 1))
+        if split is not None:
+            self.display.time_split(split)
 
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
         at_once = self.program.config.evaluation.episodes
         parts = -(-episodes // at_once)
         played = [
-            fetch(self.compiled["evaluate"](state.seeds.train, np.int32(steps), np.int32(part)))
+            fetch(self._program("evaluate")(state.seeds.train, np.int32(steps), np.int32(part)))
             for part in range(parts)
         ]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
@@ -162,13 +221,14 @@ class Training:
         if progress is not None:
             self.episodes = self.episodes + progress.collected.episodes
         wall_s, rows = time.perf_counter() - self.began, []
+        epsilon = [float(self.epsilon(steps)) for steps in train.env_steps]
         for i in range(config.seeds):
             row: dict[str, Any] = {
                 "seed": config.seed + i,
                 "env_steps": train.env_steps[i],
                 "episodes": self.episodes[i],
                 "updates": train.updates[i],
-                "epsilon": self.program.learner.epsilon(jnp.asarray(train.env_steps[i])),
+                "epsilon": epsilon[i],
             }
             if progress is not None:
                 row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from qtot import __version__
 from qtot.errors import QtotError
+from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
 
 HEADROOM = 0.8  # of the free memory; the rest is for activations, evaluation and the system
@@ -52,7 +53,7 @@ def check_memory(program: Program) -> dict[str, int]:
     """
     config, ring = program.config, program.replay
     try:
-        seeds = jax.eval_shape(program.init).seeds
+        seeds = traced_init(program).out_info.seeds
     except QtotError:  # of the user's own options
         raise
     except (TypeError, OverflowError, ValueError) as error:  # shapes beyond what an index can say

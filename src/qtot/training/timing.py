@@ -1,10 +1,10 @@
-"""Compiling a run's programs side by side, and timing the parts of an iteration apart, once."""
+"""Timing the parts of an iteration apart, once, while a run goes on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -12,16 +12,36 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
+from qtot.training.compile import Compiled, compiling
 from qtot.training.devices import SEED
 from qtot.training.ingraph import Program, RunState, SeedState
 from qtot.types import Batch
 
+WORTH_IT = 60.0
+"""seconds that a run must have left for its parts to be compiled beside it"""
 
-def compile_together(lowered: dict[str, Any]) -> dict[str, Callable[..., Any]]:
-    """Compile several lowered programs; XLA works outside Python's lock."""
-    with ThreadPoolExecutor() as pool:
-        jobs = {name: pool.submit(program.compile) for name, program in lowered.items()}
-        return {name: job.result() for name, job in jobs.items()}
+
+class TimeSplit:
+    """Shares of environment, policy and learner, from programs compiled while training goes on."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.jobs: dict[str, Future[Compiled]] | None = None
+        self.done = False
+
+    def when_known(self, state: RunState, left_s: float) -> dict[str, float] | None:
+        """Between two chunks: begin, or measure if all is compiled (about a second); None else."""
+        if self.done:
+            return None
+        if self.jobs is None:
+            if left_s >= WORTH_IT:
+                lowered = {k: jax.jit(f).lower(state) for k, f in parts(self.program).items()}
+                self.jobs = {k: compiling(program) for k, program in lowered.items()}
+            return None
+        if not all(job.done() for job in self.jobs.values()):
+            return None
+        self.done = True
+        return time_split(self.program, {k: job.result() for k, job in self.jobs.items()}, state)
 
 
 def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:

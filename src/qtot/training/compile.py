@@ -1,0 +1,75 @@
+"""Compiling a run's programs side by side: Python lowers one while XLA compiles the others."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from qtot.training.ingraph import Program, RunState
+
+Compiled = Any
+"""a program that is called with arrays of the shapes it was lowered for"""
+
+_POOL = ThreadPoolExecutor(thread_name_prefix="qtot-compile")
+
+
+def compiling(lowered: Any, *, runs_once: bool = False) -> Future[Compiled]:
+    """Compile elsewhere; XLA works outside Python's lock.
+
+    Args:
+        lowered: what ``jax.jit(f).lower(...)`` returned.
+        runs_once: rather compiled in half the time than run fast.
+    """
+    quick = runs_once and jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 0} if quick else None
+    return _POOL.submit(lowered.compile, options)
+
+
+def lowering(lower: Callable[[], Any]) -> Future[Compiled]:
+    """Lower and compile elsewhere, while this thread waits for a program that runs."""
+    return _POOL.submit(lambda: lower().compile())
+
+
+@functools.lru_cache(maxsize=1)
+def traced_init(program: Program) -> Any:
+    """The program that makes the state, traced; its ``out_info`` are the shapes. JAX would trace
+    it anew each time that someone asks for them.
+    """
+    return jax.jit(program.init).trace()
+
+
+def state_shapes(program: Program) -> RunState:
+    """The state before there is one: shapes, and where on the mesh they lie. Enough to lower all
+    programs while the one that makes the state is compiled.
+    """
+
+    def place(spec: PartitionSpec, shapes: Any) -> Any:
+        where = NamedSharding(program.mesh, spec)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where, weak_type=x.weak_type),
+            shapes,
+        )
+
+    shapes = traced_init(program).out_info
+    return jax.tree.map(
+        place, program.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """Tracing makes millions of objects that live on: looking for garbage among them finds none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
