@@ -22,9 +22,12 @@ from qtot.config import TrainConfig, nested_replace
 from qtot.envs import make_env
 from qtot.envs.spec import EnvSpec
 from qtot.presets import preset_config
+from qtot.process import prepare
 from qtot.training.ingraph import Program, RunState, SeedState
 from qtot.training.resources import device_facts, nbytes, versions
-from qtot.training.timing import parts
+from qtot.training.timing import over_seeds, parts
+
+prepare(keep=False)  # as the command does; compilation is measured, too
 
 Row = Mapping[str, Any]
 LOOP = 8  # updates of the part ``updates``
@@ -164,23 +167,26 @@ class Training:
         optimiser step), ``updates`` (``LOOP`` of these in a loop, as training does) or ``sample``.
         """
         ours = {"updates": self._updates, "sample": self._sample}
-        over_seeds = parts(self.program)[name] if name not in ours else self._vmapped(ours[name])
-        compiled = jax.jit(over_seeds)
+        every = parts(self.program)
+        run = every[name] if name in every else over_seeds(self.program, ours[name])
+        compiled = jax.jit(run)
         return lambda: compiled(self.state)
 
-    def _vmapped(self, one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
-        return lambda state: jax.vmap(one, in_axes=(self.program.axes,))(state.seeds)
-
     def _sample(self, seed: SeedState) -> Any:
+        ring, batch = self.program.replay, self.config.replay.batch
+        assert ring is not None
         assert seed.replay is not None
-        return self.program.sample(seed.replay, seed.key, seed.train)
+        stored: Any = ring.read(seed.replay, *ring.pick(seed.replay, seed.key, batch)).slots
+        return self.program.codec.decode(stored)
 
     def _updates(self, seed: SeedState) -> Any:
-        def update(i: Any, train: Any) -> Any:
-            batch = self._sample(seed._replace(train=train, key=jax.random.fold_in(seed.key, i)))
-            return self.program.learner.update(train, batch)[0]
+        assert seed.replay is not None
+        replay = seed.replay
 
-        return jax.lax.fori_loop(0, LOOP, update, seed.train)
+        def update(i: Any, train: Any) -> Any:
+            return self.program.update(train, replay, jax.random.fold_in(seed.key, i))[0]
+
+        return jax.lax.fori_loop(0, LOOP, update, seed.train).online
 
 
 def replay_bytes(config: TrainConfig) -> float:
@@ -204,13 +210,14 @@ def same_size(env: str, **changes: Any) -> TrainConfig:
         replay={"sequences": "segments", "length": 128, "batch": 32},
         collect={"envs": 8, "update_ratio": 8 / 1024},
         target={"td_lambda": 0.0},
+        data="replay",
         **changes,
     )
 
 
 def configure(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
     """The default preset with changes."""
-    return nested_replace(preset_config(env, algo), changes)
+    return nested_replace(preset_config(env, algo, data=changes.get("data")), changes)
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:

@@ -67,7 +67,7 @@ def main() -> None:
     short = parser.parse_args().short
     tasks = ("smax/2s3z", "smax/3m", "mpe/simple_spread")
     shapes = [("jaxmarl", same_size(env)) for env in tasks]
-    shapes += [("default", configure(env)) for env in tasks]
+    shapes += [("default", configure(env, data="replay")) for env in tasks]
     rows = [measure(*shape, 5 if short else 15) for shape in (shapes[:1] if short else shapes)]
     report("learner", rows, Limits.measure())
 

@@ -70,7 +70,7 @@ def unpacked(config: TrainConfig) -> int:
 def measure(env: str, steps: int) -> dict[str, Any]:
     """One task; ``steps`` 0 runs nothing."""
     config = configure(env)
-    rows = configure(env, replay={"sequences": "segments", "length": 128})
+    rows = configure(env, data="replay", replay={"sequences": "segments", "length": 128})
     per_slot = replay_bytes(config)
     return {
         "env": env,

@@ -86,7 +86,7 @@ def of_width(width: int) -> tuple[float, float, str]:
 
 def of_seeds(n: int) -> tuple[float, float, str]:
     """Steps of every seed, its learning included."""
-    config = configure("smax/3m", seeds=n, replay={"capacity": 256}, steps=2**20)
+    config = configure("smax/3m", seeds=n, steps=2**20)
     training = Training(config)
     training.compile()
     training.fill()
@@ -97,7 +97,7 @@ def of_seeds(n: int) -> tuple[float, float, str]:
 
 def of_envs(n: int) -> tuple[float, float, str]:
     """A rollout of all environments; episode ends count as steps."""
-    training = Training(configure("smax/3m", collect={"envs": n}, replay={"capacity": n}))
+    training = Training(configure("smax/3m", collect={"envs": n}, online={"minibatches": 1}))
     return median(seconds(training.part("collect"), 3)), 32 * n, "environment step"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import qtot
+
+# One device, unless a test asks for more in a process of its own.
+os.environ["QTOT_TUNE"] = "0"
 
 # Before any of it is imported: every annotated shape in qtot.core is checked at every call. Not
 # its configuration: a user's wrong type there is for qtot.config.validate to explain.

@@ -113,7 +113,7 @@ def train(
     Raises:
         QtotError: something here is misspelt, impossible, or does not fit in memory.
     """
-    config = preset_config(env, algo, preset)
+    config = preset_config(env, algo, preset, options.get("data"))
     changes = {"seeds": seeds, "seed": seed, **options}
     if steps is not None:
         changes["steps"] = steps

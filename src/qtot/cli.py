@@ -40,7 +40,7 @@ class _Process:
 
 @dataclass(frozen=True)
 class Train(_Process):
-    """Train a team; --env, --algo and --preset decide the defaults of the other flags."""
+    """Train a team; --env, --algo, --preset and --data decide the defaults of the other flags."""
 
     config: Annotated[TrainConfig, arg(name="")]
     out: Annotated[
@@ -148,12 +148,13 @@ class _Basis:
     env: str = TrainConfig.env
     algo: str = TrainConfig.algo
     preset: str = TrainConfig.preset
+    data: str | None = None
 
 
 def _defaults(args: Sequence[str]) -> TrainConfig:
     """What ``train`` starts from: a first, lenient pass finds the flags that decide it."""
     basis, _ = parse(_Basis, args, lenient=True, add_help=False)
-    return preset_config(basis.env, basis.algo, basis.preset)
+    return preset_config(basis.env, basis.algo, basis.preset, basis.data)
 
 
 def _command(args: Sequence[str]) -> Train | Evaluate | Envs | Reproduce:

@@ -33,6 +33,17 @@ PAPER: dict[str, Any] = {
     "scaling": {"normalise_state": False},
 }
 
+# What the default preset changes where the data are fresh rollouts.
+ONLINE: dict[str, Any] = {
+    "online": {"epochs": 2, "minibatches": 8},
+    "collect": {"envs": 64},
+    "target": {"td_lambda": 0.85},
+    "optimiser": {"clip": 1.0},
+    "exploration": {"steps": 60_000},
+}
+# Where learning online wins: the same win rate after less time (docs/performance.md).
+WINS_ONLINE = ("smax",)
+
 # What the default preset changes where a family of environments wants it.
 FAMILY: dict[str, dict[str, Any]] = {
     "matrix": {
@@ -68,7 +79,6 @@ for _family in ("overcooked", "overcooked_v2", "rware"):
 # learn from again, so it makes up for it with small rollouts, and its own policy explores.
 ALGO: dict[str, dict[str, Any]] = {
     "coma": {
-        "data": "online",
         "online": {"epochs": 1, "minibatches": 1},
         "target": {"td_lambda": 0.8},
         "exploration": {"start": 0.5, "end": 0.01},
@@ -94,7 +104,6 @@ PAPER_FAMILY: dict[str, dict[str, Any]] = {
 # step and counts these for its target critic; here a rollout is one step, and so counted.
 PAPER_ALGO: dict[str, dict[str, Any]] = {
     "coma": {
-        "data": "online",
         "online": {"epochs": 1, "minibatches": 1},
         "target": {"td_lambda": 0.8},
         "exploration": {"start": 0.5, "end": 0.01, "steps": 100_000},
@@ -107,13 +116,22 @@ PAPER_ALGO: dict[str, dict[str, Any]] = {
 }
 
 
-def preset_config(env: str, algo: str = "qmix", preset: str = "default") -> TrainConfig:
+def preset_config(
+    env: str, algo: str = "qmix", preset: str = "default", data: str | None = None
+) -> TrainConfig:
     """The configuration before the user's own changes.
 
+    Args:
+        env: ``family/task``.
+        algo: a method.
+        preset: ``default`` or ``paper``.
+        data: ``replay`` or ``online``; None takes what the preset has for this task and method.
+
     Raises:
-        QtotError: unknown environment family, algorithm or preset.
+        QtotError: unknown environment family, algorithm, preset or data.
     """
-    for name, value in (("env", env), ("algo", algo), ("preset", preset)):
+    named = {"env": env, "algo": algo, "preset": preset, "data": data or "replay"}
+    for name, value in named.items():
         if not isinstance(value, str):
             raise QtotError(f"{name} must be a string, got {value!r}")
     family = family_of(env)
@@ -121,11 +139,17 @@ def preset_config(env: str, algo: str = "qmix", preset: str = "default") -> Trai
         raise unknown("algorithm", algo, METHODS)
     if preset not in ("default", "paper"):
         raise unknown("preset", preset, ("default", "paper"))
-    config = replace(TrainConfig(), env=env, algo=algo, preset=preset)
+    if data not in (None, "replay", "online"):
+        raise unknown("data", data, ("replay", "online"))
+    if data is None:
+        wins = preset == "default" and family in WINS_ONLINE
+        data = "online" if wins or METHODS[algo].on_policy else "replay"
+    config = replace(TrainConfig(), env=env, algo=algo, preset=preset, data=data)
     if preset == "paper":
         changes = (PAPER, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(family, {}))
     else:
-        changes = (DEFAULT, FAMILY.get(family, {}), ALGO.get(algo, {}))
+        online = ONLINE if data == "online" and not METHODS[algo].on_policy else {}
+        changes = (DEFAULT, online, FAMILY.get(family, {}), ALGO.get(algo, {}))
     for change in changes:
         config = nested_replace(config, change)
     return config

@@ -29,11 +29,10 @@ def config(algo: str, task: str, *, quick: bool) -> TrainConfig:
         changes = {
             "steps": 40_000,
             "exploration": {"steps": 20_000},
-            "collect": {"update_ratio": 1 / 128},
             "evaluation": {"every": 20_000, "episodes": 64, "final_episodes": 64},
         }
         if METHODS[algo].on_policy:
-            del changes["exploration"], changes["collect"]
+            del changes["exploration"]
     return nested_replace(preset_config(f"smax/{task}", algo), changes)
 
 

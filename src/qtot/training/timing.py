@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from qtot.training.compile import Compiled, compiling
 from qtot.training.devices import SEED
@@ -49,17 +49,6 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
     (as many slots of acting alone), ``update`` (sampling and one optimiser step).
     """
 
-    def over_seeds(one: Callable[[SeedState], Any]) -> Callable[[RunState], Any]:
-        def read(seed: SeedState) -> Array:
-            """Something of all that was computed."""
-            arrays = (x.astype(jnp.float32) for x in jax.tree.leaves(one(seed)) if x.size)
-            return sum((jnp.sum(x) for x in arrays), jnp.zeros(()))
-
-        def here(state: RunState) -> Array:
-            return jax.vmap(read, in_axes=(program.axes,))(state.seeds)
-
-        return program.spread(here, (program.specs,), P(SEED))
-
     def collect(seed: SeedState) -> Any:
         return program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))[1]
 
@@ -91,9 +80,24 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
         return program.learner.update(seed.train, batch)[0].online
 
     return {
-        name: over_seeds(f)
+        name: over_seeds(program, f)
         for name, f in (("collect", collect), ("policy", policy), ("update", update))
     }
+
+
+def over_seeds(
+    program: Program, one: Callable[[SeedState], Any]
+) -> Callable[[RunState], Float[Array, "seeds"]]:
+    """A piece of every seed's iteration, on its devices; returns a number that needs all of it."""
+
+    def read(seed: SeedState) -> Array:
+        arrays = (x.astype(jnp.float32) for x in jax.tree.leaves(one(seed)) if x.size)
+        return sum((jnp.sum(x) for x in arrays), jnp.zeros(()))
+
+    def here(state: RunState) -> Array:
+        return jax.vmap(read, in_axes=(program.axes,))(state.seeds)
+
+    return program.spread(here, (program.specs,), P(SEED))
 
 
 def _zeros(like: jax.ShapeDtypeStruct, axis: int, parts: int) -> Array:
