@@ -69,7 +69,7 @@ def unpacked(config: TrainConfig) -> int:
 
 def measure(env: str, steps: int) -> dict[str, Any]:
     """One task; ``steps`` 0 runs nothing."""
-    config = configure(env)
+    config = configure(env, data="replay")
     rows = configure(env, data="replay", replay={"sequences": "segments", "length": 128})
     per_slot = replay_bytes(config)
     return {
