@@ -42,7 +42,7 @@ ONLINE: dict[str, Any] = {
     "exploration": {"steps": 60_000},
 }
 # Where learning online wins: the same win rate after less time (docs/performance.md).
-WINS_ONLINE = ("smax",)
+WINS_ONLINE = ("smax", "mpe")
 
 # What the default preset changes where a family of environments wants it.
 FAMILY: dict[str, dict[str, Any]] = {
