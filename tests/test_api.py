@@ -28,6 +28,7 @@ import qtot
 from qtot.api import FRESH, Memory, Policy, Run
 from qtot.core.learner import PolicyParams
 from qtot.core.methods import METHODS
+from qtot.core.shards import Shards
 from qtot.envs import make_env
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
@@ -35,7 +36,7 @@ from qtot.presets import preset_config
 from qtot.store.params import load_params, save_params
 from qtot.store.run_folder import METRICS, SCHEMA, RunFolder
 from qtot.training.display import Display
-from qtot.training.ingraph import make_learner
+from qtot.training.ingraph import Program, make_learner
 
 SEEDS = (3, 4)
 STEPS, EVERY, LOG, EPISODES = 1_000, 400, 200, 32
@@ -153,11 +154,17 @@ def test_the_closing_table_has_a_row_per_seed_with_its_last_and_best_evaluation(
 def test_saved_parameters_are_those_whose_evaluation_was_logged(run: Run, which: str):
     saved = qtot.load(run.path, which=which)
     env, prefix = make_env(everything.NAME), {"last": "eval", "best": "best"}[which]
-    play = jax.jit(
-        lambda params, key: summarise(
-            play_greedy(env, run.learner, params, key=key, episodes=EPISODES)
-        )
-    )
+    pieces = Program.make(env, run.config).collector.shards.pieces
+    shards = Shards(math.gcd(EPISODES, pieces))
+
+    @jax.jit
+    def play(params: Any, key: Any) -> Any:
+        def one(key: Any) -> Any:
+            each = EPISODES // shards.pieces
+            return summarise(play_greedy(env, run.learner, params, key=key, episodes=each))
+
+        return jax.tree.map(jnp.mean, jax.vmap(one)(shards.keys(key)))
+
     for row in run.result():
         steps = row["env_steps" if which == "last" else "best/env_steps"]
         steps = STEPS if steps >= STEPS else steps // EVERY * EVERY  # names the episodes

@@ -43,9 +43,10 @@ class Spy(Learner):
         note(ACTED, (values, action, epsilon))
         return action
 
-    def update(self, state: TrainState, batch: Batch) -> Any:
-        note(LEARNED, (batch, self.epsilon(state.env_steps)))
-        return super().update(state, batch)
+    def update(self, state: TrainState, batch: Any, read: Any) -> Any:
+        whole = read(jnp.concatenate(list(batch)))
+        note(LEARNED, (whole, self.epsilon(state.env_steps)))
+        return super().update(state, batch, read)
 
 
 ACTED: list[Any] = []

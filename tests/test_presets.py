@@ -112,6 +112,7 @@ ADDED = {
     "coma": {
         "target.td_lambda": 0.8, "exploration.start": 0.5, "exploration.end": 0.01,
         "exploration.steps": 100_000, "collect.envs": 8,
+        "data": "online", "online.epochs": 1, "online.minibatches": 1,  # on-policy
     },
     # Rashid et al. 2020b, on SMAC
     "cw_qmix": {"loss.alpha": 0.75, "critic.embed": 256},
@@ -135,6 +136,8 @@ def test_the_paper_preset_decides_everything_that_learning_depends_on():
         "env", "algo", "preset", "steps", "seed", "seeds", "log_every",
         "target.tau",  # of soft updates
         "replay.length",  # of segments
+        "replay.dtype",  # exact
+        "data", "online.epochs", "online.minibatches",  # the paper replays
         # see WITHOUT_CRITIC
         "critic.embed", "critic.lr_ratio", "loss.alpha", "loss.opt", "loss.nopt",
         "evaluation.every", "evaluation.episodes", "evaluation.final_episodes",
@@ -190,7 +193,7 @@ def test_changes_reach_nested_options_and_leave_the_others():
         ({"agent": {"hiden": 4}}, "unknown option of AgentConfig 'hiden'; did you mean 'hidden'"),
         ({"optimiser": {"epsilon": 1}}, "of OptimiserConfig 'epsilon'; did you mean 'eps'"),
         ({"replay": {"size": 1}}, "'size'; choose one of: sequences, length, capacity, batch"),
-        ({"zzz": 1}, "'zzz'; choose one of: env, algo, preset, steps"),
+        ({"zzz": 1}, "'zzz'; choose one of: env, algo, preset, data"),
     ],
 )
 def test_an_unknown_option_names_the_nearest(changes: dict[str, Any], message: str):

@@ -49,11 +49,20 @@ class Train(_Process):
     """run folder, for the configuration, metrics and parameters"""
     quiet: Annotated[bool, FlagCreatePairsOff] = False
     """print nothing but errors"""
+    hosts: Annotated[
+        str | None, arg(metavar="HOSTS", help_behavior_hint="(default: this machine alone)")
+    ] = None
+    """train on several machines, one process each: ADDRESS:PORT,PROCESSES,INDEX with the address of
+    process 0, which writes the run folder; or auto, where a cluster's manager says it all"""
 
     def execute(self) -> int:
         """Checks the configuration, then hands it over."""
         config = validate(self.config)
         self.prepare()
+        if self.hosts is not None:
+            from qtot.training.hosts import join
+
+            join(self.hosts)
         from qtot.api import train_config
 
         train_config(config, self.out, quiet=self.quiet)

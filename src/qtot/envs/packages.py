@@ -44,17 +44,28 @@ class _Package(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
-        with _RUNNING:
-            if isinstance(self, _Package):
-                # From now on a package like any other.
-                self.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]
-                assert self.__spec__ is not None
-                assert self.__spec__.loader is not None
-                self.__spec__.loader.exec_module(self)
+        module = f"{self.__name__}.{name}"
+        if not name.startswith("__") and importlib.util.find_spec(module) is not None:
+            return importlib.import_module(module)
+        _open(self)
         return getattr(self, name)
 
 
 _RUNNING = threading.RLock()
+
+
+def _open(package: ModuleType) -> None:
+    """Run the ``__init__`` of a package that has waited; from then on it is one like any other."""
+    with _RUNNING:
+        if isinstance(package, _Package):
+            package.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]
+            assert package.__spec__ is not None
+            assert package.__spec__.loader is not None
+            try:
+                package.__spec__.loader.exec_module(package)
+            except BaseException:
+                package.__class__ = _Package  # pyright: ignore[reportAttributeAccessIssue]
+                raise
 
 
 def _unopened(name: str) -> None:
@@ -84,9 +95,15 @@ def package_module(name: str, requirement: str) -> ModuleType:
     parts = name.split(".")
     try:
         with _quiet():
-            for depth in range(1, len(parts)):
-                _unopened(".".join(parts[:depth]))
-            return importlib.import_module(name)
+            above = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+            for package in above:
+                _unopened(package)
+            try:
+                return importlib.import_module(name)
+            except ImportError:  # a circle that only the usual order goes round
+                for package in above:
+                    _open(sys.modules[package])
+                return importlib.import_module(name)
     except ImportError as error:
         raise QtotError(
             f"this environment needs the package {name.partition('.')[0]!r}, which does not import "

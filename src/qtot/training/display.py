@@ -31,6 +31,17 @@ def human_bytes(n: int) -> str:
     return f"{value:.2f} GiB"
 
 
+def _spread(mesh: dict[str, int]) -> str:
+    """Over which devices the work is spread."""
+    groups = (
+        f"{mesh['seed']} groups of seeds" if mesh["seed"] > 1 else "",
+        f"{mesh['data']} parts of each seed's environments" if mesh["data"] > 1 else "",
+    )
+    if not any(groups):
+        return ""
+    return f" · {mesh['seed'] * mesh['data']} devices: " + " x ".join(g for g in groups if g)
+
+
 def spec_lines(spec: EnvSpec) -> dict[str, str]:
     """The facts of an environment in words."""
 
@@ -96,7 +107,7 @@ class Display:
         table.add_column(overflow="fold")
         last = config.seed + config.seeds - 1
         rows = {
-            "device": f"{device['kind']}, {device['cpu_cores']} CPU cores",
+            "device": f"{device['kind']}, {device['cpu_cores']} CPU cores{_spread(device['mesh'])}",
             "settings": settings,
             **spec_lines(spec),
             "method": f"{config.algo} · preset {config.preset} · "

@@ -6,13 +6,14 @@ Every process is given the same configuration. The first alone writes and speaks
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from qtot.config import TrainConfig
+from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.store.run_folder import RunFolder, Which
 
@@ -67,13 +68,15 @@ def anyone(flag: bool) -> bool:
     return bool(process_allgather(np.array([flag])).any())
 
 
-def create_folder(path: Path, facts: dict[str, Any]) -> RunFolder:
+def create_folder(
+    path: Path, facts: dict[str, Any], config: TrainConfig, spec: EnvSpec
+) -> RunFolder:
     """The run folder, which the first process makes and alone writes.
 
     Raises:
         QtotError: it cannot be made; every process is told.
     """
-    folder: RunFolder = _Unwritten(path)
+    folder: RunFolder = _Unwritten(path, config, spec)
     wrong: QtotError | None = None
     if leads():
         try:
@@ -86,13 +89,20 @@ def create_folder(path: Path, facts: dict[str, Any]) -> RunFolder:
 
 
 class _Unwritten(RunFolder):
-    """Where another process writes."""
+    """Where another process writes, perhaps out of sight."""
 
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, path: Path, config: TrainConfig, spec: EnvSpec):
+        super().__init__(path)
+        self._facts = config, spec
+
+    def facts(self) -> tuple[TrainConfig, EnvSpec]:
+        return self._facts
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
         pass
 
     def save(self, which: Which, seed: int, tree: Any) -> None:
         pass
 
-    def close(self, result: Sequence[dict[str, Any]]) -> None:
+    def close(self, result: list[dict[str, Any]]) -> None:
         pass

@@ -51,7 +51,8 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
     """
     config = validate(config)
     program = Program.make(make_env(config.env), config)
-    spec, memory, device = program.collector.env.spec, check_memory(program), device_facts()
+    spec, memory = program.collector.env.spec, check_memory(program)
+    device = device_facts() | {"mesh": dict(program.mesh.shape)}
     facts = {
         "config": config.to_dict(),
         "env": spec.to_dict(),
@@ -62,7 +63,7 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         "bytes": memory,
         "shards": program.collector.shards.pieces,
     }
-    folder = create_folder(out, facts)
+    folder = create_folder(out, facts, config, spec)
     online = traced_init(program).out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet or not leads())
