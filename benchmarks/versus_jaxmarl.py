@@ -130,6 +130,7 @@ def translated(env: str, rival: dict[str, Any], before: int) -> TrainConfig:
     decay = rival["EPS_DECAY"] * rival["TOTAL_TIMESTEPS"]
     return configure(
         env,
+        data="replay",
         steps=rival["TOTAL_TIMESTEPS"],
         log_every=2**20,
         agent={
