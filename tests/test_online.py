@@ -45,8 +45,8 @@ def random_state(algo: str, **changes: Any) -> Any:
 def test_pieces_of_a_batch_make_the_update_of_the_whole(algo: str, quick_compile: None):
     learner, state, batch = random_state(algo)
 
-    @functools.partial(jax.jit, static_argnums=1)
-    def update(state: Any, pieces: int) -> Any:
+    @functools.partial(jax.jit, static_argnums=2)
+    def update(state: Any, batch: Batch, pieces: int) -> Any:
         def read(chosen: jax.Array) -> Batch:
             slots = jax.tree.map(lambda x: x[:, chosen], batch.slots)
             return Batch(slots, jax.tree.map(lambda x: x[chosen], batch.start))
@@ -55,7 +55,7 @@ def test_pieces_of_a_batch_make_the_update_of_the_whole(algo: str, quick_compile
 
     whole, metrics = jax.jit(learner.update)(state, batch)
     for pieces in (1, 2, SIZES.B):
-        got, said = update(state, pieces)
+        got, said = update(state, batch, pieces)
         close(got.online, whole.online)
         close(said, metrics)
 
@@ -65,10 +65,10 @@ def test_what_the_target_networks_say_may_be_known_already(algo: str, quick_comp
     learner, state, batch = random_state(algo)
 
     @jax.jit
-    def foreseen(state: Any) -> Any:
+    def foreseen(state: Any, batch: Batch) -> Any:
         return learner.update(state, learner.foresee(state, batch))
 
-    close(foreseen(state), jax.jit(learner.update)(state, batch), rtol=1e-5, atol=1e-6)
+    close(foreseen(state, batch), jax.jit(learner.update)(state, batch), rtol=1e-5, atol=1e-6)
 
 
 def test_an_epoch_deals_every_environment_once():
