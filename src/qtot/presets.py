@@ -60,7 +60,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     },
 }
 FAMILY["probe"] = FAMILY["matrix"]
-FAMILY["smax"] = {"steps": 500_000, "loss": {"alpha": 0.5}}
+FAMILY["smax"] = {"steps": 1_000_000, "loss": {"alpha": 0.5}}
 # Every episode ends by time, in states that drift apart with time: bootstrapped from there, Q_tot
 # grows without bound (measured: from -5 to 960 in 600k steps, with and without memory).
 FAMILY["mpe"] = {"target": {"time_limit": "end"}, "scaling": {"reward_scale": 0.1}}

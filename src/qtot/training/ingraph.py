@@ -265,7 +265,7 @@ class Program(NamedTuple):
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
         state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
         if state.replay is None:
-            return self._learn_online(state, jax.random.fold_in(peek_key, iteration), rollout)
+            return self.learn_online(state, jax.random.fold_in(peek_key, iteration), rollout)
         return self._learn_from_replay(state, learn_key, rollout)
 
     def _count(self, train: TrainState, rollout: Rollout) -> TrainState:
@@ -278,7 +278,7 @@ class Program(NamedTuple):
         steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
         return train._replace(env_steps=steps, stats=stats)
 
-    def _learn_online(
+    def learn_online(
         self, state: SeedState, key: Key, rollout: Rollout
     ) -> tuple[SeedState, Progress]:
         """Go through the rollout for some epochs. Counters and running moments move on only

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float
 
 from qtot.training.compile import Compiled, compiling
 from qtot.training.devices import SEED
-from qtot.training.ingraph import Program, RunState, SeedState
-from qtot.types import Batch
+from qtot.training.ingraph import Program, Rollout, RunState, SeedState
 
 WORTH_IT = 60.0
 """seconds that a run must have left for its parts to be compiled beside it"""
@@ -46,7 +45,8 @@ class TimeSplit:
 
 def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
     """An iteration's pieces, each for all seeds: ``collect`` (environment and policy), ``policy``
-    (as many slots of acting alone), ``update`` (sampling and one optimiser step).
+    (as many slots of acting alone), ``update`` (sampling and one optimiser step; online, all that
+    a rollout is learned from).
     """
 
     def collect(seed: SeedState) -> Any:
@@ -64,20 +64,15 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
 
         return jax.lax.scan(slot, seed.actors.memory, None, length=program.collector.slots)[1]
 
-    def rollout(seed: SeedState) -> Any:
-        actors, slots, start, _ = program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))
-        return program.rollout_batch(seed.key, actors, seed.train, slots, start)
-
     def update(seed: SeedState) -> Any:
         if seed.replay is not None:
             return program.update(seed.train, seed.replay, seed.key)[0].online
-        shapes = jax.eval_shape(rollout, seed)
-        parts = program.config.online.minibatches
-        batch = Batch(
-            jax.tree.map(lambda x: _zeros(x, 1, parts), shapes.slots),
-            jax.tree.map(lambda x: _zeros(x, 0, parts), shapes.start),
+        shapes = jax.eval_shape(
+            lambda: program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))[1:]
         )
-        return program.learner.update(seed.train, batch)[0].online
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        rollout = Rollout(*nothing, active=jnp.ones((), bool))
+        return program.learn_online(seed, seed.key, rollout)[0].train.online
 
     return {
         name: over_seeds(program, f)
@@ -100,13 +95,6 @@ def over_seeds(
     return program.spread(here, (program.specs,), P(SEED))
 
 
-def _zeros(like: jax.ShapeDtypeStruct, axis: int, parts: int) -> Array:
-    """As large as a part of it along ``axis``."""
-    shape = list(like.shape)
-    shape[axis] //= parts
-    return jnp.zeros(shape, like.dtype)
-
-
 def time_split(
     program: Program, compiled: dict[str, Callable[..., Any]], state: RunState
 ) -> dict[str, float]:
@@ -123,7 +111,7 @@ def time_split(
 
     config = program.config.collect
     if program.replay is None:
-        updates = float(program.config.online.epochs * program.config.online.minibatches)
+        updates = 1.0
     elif config.update_unit == "episode":
         updates = config.envs * config.update_ratio
     else:
