@@ -112,7 +112,7 @@ ADDED = {
     "coma": {
         "target.td_lambda": 0.8, "exploration.start": 0.5, "exploration.end": 0.01,
         "exploration.steps": 100_000, "collect.envs": 8,
-        "data": "online", "online.epochs": 1, "online.minibatches": 1,  # on-policy
+        "data": "online",  # on-policy
     },
     # Rashid et al. 2020b, on SMAC
     "cw_qmix": {"loss.alpha": 0.75, "critic.embed": 256},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -24,6 +25,8 @@ UNUSED_DAYS = 30
 """folders of other versions or machines go when no process has opened them for so long"""
 DIGEST = 32
 SUFFIX = ".program"
+OURS = re.compile(r"jax[^-]+-jaxlib[^-]+-[0-9a-f]{12}")
+"""names of the folders that ``open_folder`` makes"""
 
 
 def home() -> Path:
@@ -74,10 +77,12 @@ def open_folder(versions: dict[str, str]) -> Path:
 
 
 def _prune(current: Path) -> None:
+    """Only folders that carry such a name: QTOT_CACHE may lie among the user's own."""
     oldest = time.time() - UNUSED_DAYS * 86_400
     with suppress(OSError):
         for other in current.parent.iterdir():
-            if other != current and other.is_dir() and other.stat().st_mtime < oldest:
+            ours = other != current and OURS.fullmatch(other.name) and other.is_dir()
+            if ours and other.stat().st_mtime < oldest:
                 shutil.rmtree(other, ignore_errors=True)
 
 

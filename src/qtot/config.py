@@ -158,7 +158,7 @@ def validate(config: TrainConfig) -> TrainConfig:
             f"replay.burn_in {replay.burn_in} with replay.sequences episodes: whole episodes start "
             "with an empty memory and need no burn-in; set it to 0, or use segments"
         )
-    if replay.warmup > replay.capacity and not METHODS[config.algo].on_policy:
+    if replay.warmup > replay.capacity and config.data == "replay":
         raise QtotError(
             f"replay.warmup {replay.warmup} is more than replay.capacity {replay.capacity}, so "
             "learning would never start; make it smaller"

@@ -104,7 +104,6 @@ PAPER_FAMILY: dict[str, dict[str, Any]] = {
 # step and counts these for its target critic; here a rollout is one step, and so counted.
 PAPER_ALGO: dict[str, dict[str, Any]] = {
     "coma": {
-        "online": {"epochs": 1, "minibatches": 1},
         "target": {"td_lambda": 0.8},
         "exploration": {"start": 0.5, "end": 0.01, "steps": 100_000},
         "collect": {"envs": 8},
@@ -146,7 +145,8 @@ def preset_config(
         data = "online" if wins or METHODS[algo].on_policy else "replay"
     config = replace(TrainConfig(), env=env, algo=algo, preset=preset, data=data)
     if preset == "paper":
-        changes = (PAPER, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(family, {}))
+        single = {"online": {"epochs": 1, "minibatches": 1}}  # all that one environment allows
+        changes = (PAPER, single, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(family, {}))
     else:
         online = ONLINE if data == "online" and not METHODS[algo].on_policy else {}
         changes = (DEFAULT, online, FAMILY.get(family, {}), ALGO.get(algo, {}))

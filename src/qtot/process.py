@@ -112,7 +112,7 @@ def _prepare(tune: bool, keep: bool) -> Settings:
             found = cache.open_folder({"jax": jax.__version__, "jaxlib": _jaxlib()})
             cache.use(found)
             folder = str(found)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
             lost.append(f"compiled programs are not kept: {error}")
     return Settings(
         devices=_set_devices() if tune else None,

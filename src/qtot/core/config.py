@@ -131,8 +131,8 @@ class ExplorationConfig:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What is stored, and how it is sampled. Of an on-policy method (coma), which stores nothing,
-    sequences, length and burn-in are those of its rollouts; the rest means nothing to it.
+    """What is stored, and how it is sampled. With data online, which stores nothing, sequences,
+    length and burn-in are those of the rollouts; the rest means nothing to it.
     """
 
     sequences: Literal["episodes", "segments"] = "segments"

@@ -1,7 +1,7 @@
 """Logical shards: pieces of a seed's environments, spread over however many devices there are.
 
 What an environment draws, and which sequences are sampled, depends on its shard's key alone, and
-so never on the number of devices.
+so never on the number of devices; what is computed from it agrees up to rounding.
 """
 
 from __future__ import annotations

@@ -255,9 +255,10 @@ def _same(replay: _Replay, eqn: Any, args: list[Value]) -> Sequence[Value]:
 @_rule("reduce_sum")
 def _sum(replay: _Replay, eqn: Any, args: list[Value]) -> Sequence[Value] | None:
     """Over a short axis, plain additions in the same order, which merge with what is around."""
-    (axis, *more), x = eqn.params["axes"], replay.lanes(args[0])
-    if more or not 0 < x.shape[axis] <= CHAIN // 4:
+    axes, x = eqn.params["axes"], replay.lanes(args[0])
+    if len(axes) != 1 or not 0 < x.shape[axes[0]] <= CHAIN // 4:
         return _same(replay, eqn, args)
+    axis = axes[0]
     rows = [lax.index_in_dim(x, k, axis, keepdims=False) for k in range(x.shape[axis])]
     return [Lanes(functools.reduce(jnp.add, rows))]
 

@@ -41,9 +41,10 @@ def lay_out(config: TrainConfig, devices: Sequence[Any] | None = None) -> tuple[
     used = by_seed * by_data
     if used < len(devices) and len({d.process_index for d in devices}) > 1:
         raise QtotError(
-            f"{len(devices)} devices on several hosts cannot share {config.seeds} seeds and "
-            f"{count} pieces of {config.collect.envs} environments equally; take a number of "
-            "--seeds, or of --collect.envs and --replay.batch, that they divide"
+            f"{len(devices)} devices on several hosts cannot share {config.seeds} seeds equally, "
+            f"nor a seed's work, which has {count} parts; take a number of --seeds that they "
+            "divide, or give each process fewer devices "
+            "(XLA_FLAGS=--xla_force_host_platform_device_count=4)"
         )
     mesh = Mesh(np.array(devices[:used]).reshape(by_seed, by_data), (SEED, DATA))
     return mesh, Shards(count, DATA if by_data > 1 else None)
