@@ -86,13 +86,14 @@ def test_many_at_once(tmp_path: Path):
 
 def test_folders_nobody_opened_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("QTOT_CACHE", str(tmp_path))
-    old, recent = tmp_path / "jax0.1", tmp_path / "jax0.2"
-    for other, days in ((old, cache.UNUSED_DAYS + 1), (recent, 1)):
+    old, recent = (tmp_path / f"jax0.{i}-jaxlib0.{i}-0123456789ab" for i in (1, 2))
+    users = tmp_path / "photographs"  # QTOT_CACHE names a folder that is not ours alone
+    for other, days in ((old, cache.UNUSED_DAYS + 1), (recent, 1), (users, 10_000)):
         other.mkdir()
         os.utime(other, (0, time.time() - days * 86_400))
-    current = open_folder({"jax": "0.3"})
-    assert set(tmp_path.iterdir()) == {recent, current}
-    assert current.name == f"jax0.3-{cache.fingerprint()}"
+    current = open_folder({"jax": "0.3", "jaxlib": "0.3"})
+    assert set(tmp_path.iterdir()) == {recent, users, current}
+    assert current.name == f"jax0.3-jaxlib0.3-{cache.fingerprint()}"
     monkeypatch.delenv("QTOT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache.home() == Path("/x/qtot/programs")
