@@ -132,10 +132,10 @@ def answer(process: subprocess.Popen[str]) -> tuple[float, int]:
 
 def test_the_next_process_compiles_nothing_and_a_damaged_folder_is_mended(tmp_path: Path):
     both = [start(tmp_path), start(tmp_path)]  # two processes fill one folder
-    (value, hits), (same, _) = map(answer, both)
+    (value, hits), (same, others) = map(answer, both)
     kept = entries(tmp_path)
     assert same == value
-    assert hits < len(kept)
+    assert min(hits, others) < len(kept)  # someone compiled
     assert answer(start(tmp_path)) == (value, len(kept))
     for i, file in enumerate(kept):
         whole = file.read_bytes()
