@@ -14,7 +14,7 @@ import pytest
 
 from qtot.envs import make_env
 from qtot.envs.dice import hashed, unused
-from qtot.envs.lanes import vmap_last
+from qtot.envs.lanes.vmap import vmap_last
 from qtot.envs.stream import chances, draw, draws_at, open_stream, play, see, window
 
 E = 5

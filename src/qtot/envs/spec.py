@@ -29,7 +29,7 @@ class EnvSpec:
     shortest_episode: int = 1
     """no episode has fewer transitions; a stream then prepares fewer resets"""
     lanes: bool = False
-    """many small arrays: faster with the environments on the last axis (``envs/lanes.py``)"""
+    """many small arrays: faster with the environments on the last axis (``envs/lanes``)"""
     obs_shape: tuple[int, ...] = ()
     """rows, columns and channels of an image observation, which is flattened into O features in
     that order; empty where observations are vectors"""

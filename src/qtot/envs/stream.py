@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.envs.base import JaxEnv
-from qtot.envs.lanes import vmap_last
+from qtot.envs.lanes.vmap import vmap_last
 from qtot.types import Keys, Observation, PyTree
 
 

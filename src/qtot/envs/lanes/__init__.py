@@ -1,0 +1,1 @@
+"""Programs of many small arrays, with the environments on the last axis."""

@@ -1,0 +1,85 @@
+"""Operations on what all environments share: computed while the program is traced."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def shared(eqn: Any, args: list[Any]) -> list[Any]:
+    """The results of an operation that all environments share, computed now: by NumPy where it is
+    one of the common ones, which spares a compilation each.
+    """
+    plain = NUMPY.get(eqn.primitive.name)
+    if plain and not any(isinstance(a, jax.Array) and _is_key(a) for a in args):
+        out = plain(eqn.params, *(np.asarray(a) for a in args))
+        return [np.asarray(out, eqn.outvars[0].aval.dtype)]
+    with jax.ensure_compile_time_eval():
+        return listed(eqn.primitive.bind(*args, **eqn.params), eqn)
+
+
+def _is_key(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _spread(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """``broadcast_in_dim``"""
+    shape, dims = params["shape"], params["broadcast_dimensions"]
+    sizes = dict(zip(dims, x.shape, strict=True))
+    return np.broadcast_to(x.reshape([sizes.get(d, 1) for d in range(len(shape))]), shape)
+
+
+def _count(params: dict[str, Any]) -> np.ndarray:
+    """``iota``"""
+    shape, axis = params["shape"], params["dimension"]
+    numbers = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    return np.broadcast_to(numbers, shape)
+
+
+NUMPY: dict[str, Callable[..., Any]] = {
+    "add": lambda _, x, y: np.add(x, y),
+    "sub": lambda _, x, y: np.subtract(x, y),
+    "mul": lambda _, x, y: np.multiply(x, y),
+    "max": lambda _, x, y: np.maximum(x, y),
+    "min": lambda _, x, y: np.minimum(x, y),
+    "lt": lambda _, x, y: np.less(x, y),
+    "le": lambda _, x, y: np.less_equal(x, y),
+    "gt": lambda _, x, y: np.greater(x, y),
+    "ge": lambda _, x, y: np.greater_equal(x, y),
+    "eq": lambda _, x, y: np.equal(x, y),
+    "ne": lambda _, x, y: np.not_equal(x, y),
+    "and": lambda _, x, y: np.bitwise_and(x, y),
+    "or": lambda _, x, y: np.bitwise_or(x, y),
+    "not": lambda _, x: np.bitwise_not(x),
+    "select_n": lambda _, which, *cases: functools.reduce(
+        lambda out, k: np.where(which == k, cases[k], out), range(1, len(cases)), cases[0]
+    ),
+    "convert_element_type": lambda _, x: x,
+    "stop_gradient": lambda _, x: x,
+    "copy": lambda _, x: x,
+    "broadcast_in_dim": _spread,
+    "iota": _count,
+    "reshape": lambda p, x: x.reshape(p["new_sizes"]),
+    "squeeze": lambda p, x: x.squeeze(p["dimensions"]),
+    "concatenate": lambda p, *xs: np.concatenate(xs, p["dimension"]),
+    "slice": lambda p, x: x[
+        tuple(
+            slice(*bounds)
+            for bounds in zip(
+                p["start_indices"], p["limit_indices"], p["strides"] or [1] * x.ndim, strict=True
+            )
+        )
+    ],
+}
+"""of the operation's parameters and operands"""
+
+
+def listed(out: Any, eqn: Any) -> list[Any]:
+    """An operation's results, also where it has but one."""
+    return list(out) if eqn.primitive.multiple_results else [out]
