@@ -23,8 +23,9 @@ from qtot.envs import make_env
 from qtot.envs.spec import EnvSpec
 from qtot.presets import preset_config
 from qtot.process import prepare
-from qtot.training.ingraph import Program, RunState, SeedState
+from qtot.training.ingraph import Program
 from qtot.training.resources import device_facts, nbytes, versions
+from qtot.training.state import RunState, SeedState
 from qtot.training.timing import over_seeds, parts
 
 prepare(keep=False)  # as the command does; compilation is measured, too

@@ -13,7 +13,8 @@ from qtot.core.masks import pick
 from qtot.core.methods import METHODS
 from qtot.core.mixers.base import MixerInputs
 from qtot.envs import make_env
-from qtot.training.ingraph import Program, RunState
+from qtot.training.ingraph import Program
+from qtot.training.state import RunState
 
 # Everything that a run can keep: memories, moments, a replay that is written over.
 BUSY: dict[str, Any] = {

@@ -19,7 +19,8 @@ from qtot.core.learner import Learner, TrainState
 from qtot.envs import make_env
 from qtot.errors import QtotError
 from qtot.training import resources
-from qtot.training.ingraph import Program, RunState
+from qtot.training.ingraph import Program
+from qtot.training.state import RunState
 from qtot.training.timing import parts
 from qtot.types import Batch
 from small import small_config

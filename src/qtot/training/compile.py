@@ -12,7 +12,8 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from qtot.training.ingraph import Program, RunState
+from qtot.training.ingraph import Program
+from qtot.training.state import RunState
 
 Compiled = Any
 """a program that is called with arrays of the shapes it was lowered for"""

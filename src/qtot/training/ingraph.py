@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from qtot.config import TrainConfig
 from qtot.core.compact import Codec, Stored
@@ -25,68 +25,12 @@ from qtot.envs.spec import EnvSpec
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.training.collect import Actors, Collector, Tally
 from qtot.training.devices import DATA, SEED, lay_out
+from qtot.training.state import SEED_AXES, SEED_SPECS, Progress, Rollout, RunState, SeedState
 from qtot.types import Batch, Key, PyTree, SequenceStart, Slots
-
-
-class SeedState(NamedTuple):
-    """Everything of one seed; with several, every array has a leading axis."""
-
-    train: TrainState
-    actors: Actors
-    replay: ReplayState | None
-    """None where each rollout is learned from once"""
-    credit: Float[Array, ""]
-    """learner updates earned and not yet done"""
-    key: Key
-
-
-class Progress(NamedTuple):
-    """Sums since the last log."""
-
-    collected: Tally
-    learned: dict[str, Float[Array, ""]]
-    """sums over updates"""
-    updates: Float[Array, ""]
-
-
-class Rollout(NamedTuple):
-    """What one collection brought."""
-
-    slots: Slots
-    start: SequenceStart
-    tally: Tally
-    active: Bool[Array, ""]
-    """False for a seed that has taken all its steps, whose experience does not count"""
-
-
-class RunState(NamedTuple):
-    """The whole program's state: donated to every chunk, never copied."""
-
-    seeds: SeedState
-    iteration: Int[Array, ""]
-    """collections done; the same for all seeds, which run in lock step"""
-
 
 CACHED = 170_000
 """numbers of a recurrent layer, over all slots of a piece, for which a core's cache (2 MB) is large
 enough: measured, where half or twice as many are no faster"""
-
-# What is per seed and what all seeds share: a shared write head keeps the ring's update in place.
-SEED_AXES = SeedState(
-    train=0,  # pyright: ignore[reportArgumentType]
-    actors=0,  # pyright: ignore[reportArgumentType]
-    replay=ReplayState(slots=0, start=0, written=None),  # pyright: ignore[reportArgumentType]
-    credit=0,  # pyright: ignore[reportArgumentType]
-    key=0,  # pyright: ignore[reportArgumentType]
-)
-# The same for devices: a seed's networks are wherever some of its environments are.
-SEED_SPECS = SeedState(
-    train=P(SEED),  # pyright: ignore[reportArgumentType]
-    actors=P(SEED, DATA),  # pyright: ignore[reportArgumentType]
-    replay=ReplayState(P(SEED, None, DATA), P(SEED, None, DATA), P()),  # pyright: ignore[reportArgumentType]
-    credit=P(SEED),  # pyright: ignore[reportArgumentType]
-    key=P(SEED),  # pyright: ignore[reportArgumentType]
-)
 
 
 def make_learner(spec: EnvSpec, config: TrainConfig, shards: Shards = ALONE) -> Learner:

@@ -30,10 +30,11 @@ from qtot.training.compile import (
 )
 from qtot.training.display import Display
 from qtot.training.hosts import anyone, create_folder, fetch, leads
-from qtot.training.ingraph import Program, Progress, RunState
+from qtot.training.ingraph import Program
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.rows import means_of, number, score
+from qtot.training.state import Progress, RunState
 from qtot.training.timing import TimeSplit
 
 PARTS = ("agent", "mixer", "critic")

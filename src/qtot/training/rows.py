@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qtot.evaluation.episodes import metric_name
-from qtot.training.ingraph import Progress
+from qtot.training.state import Progress
 
 
 def means_of(progress: Progress) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from qtot.training.compile import Compiled, compiling
 from qtot.training.devices import SEED
-from qtot.training.ingraph import Program, Rollout, RunState, SeedState
+from qtot.training.ingraph import Program
+from qtot.training.state import Rollout, RunState, SeedState
 
 WORTH_IT = 60.0
 """seconds that a run must have left for its parts to be compiled beside it"""
