@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from qtot.envs.base import JaxEnv
 from qtot.envs.check import check_env
 from qtot.envs.dice import hashed
 from qtot.envs.jaxmarl import jaxmarl_module
+from qtot.envs.packages import package_module
 from qtot.errors import QtotError
 
 COPIES = 11  # one program serves all tests of an environment
@@ -318,20 +318,30 @@ def test_an_unknown_task_names_the_nearest(name: str, hint: str):
         make_env(name)
 
 
-@pytest.mark.parametrize(("make", "task"), [(smax.Smax, "8m"), (mpe.Mpe, "simple_spread")])
 @pytest.mark.parametrize(
-    "error", [ModuleNotFoundError("No module named 'jaxmarl'"), ImportError("cannot import 'x'")]
+    ("make", "task", "module"), [(smax.Smax, "8m", "smax"), (mpe.Mpe, "simple_spread", "mpe")]
 )
 def test_without_the_package_the_error_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, make: Callable[[str], Any], task: str, error: ImportError
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[str], Any], task: str, module: str
 ):
-    def refuse(name: str) -> None:
-        assert name.startswith("jaxmarl")
-        raise error
-
-    monkeypatch.setattr(importlib, "import_module", refuse)
+    for name in ("jaxmarl", f"jaxmarl.environments.{module}"):
+        monkeypatch.setitem(sys.modules, name, None)  # as Python marks what is not to be found
     with pytest.raises(QtotError, match=r"needs the package 'jaxmarl'.*pip install 'jaxmarl"):
         make(task)
+
+
+def test_a_broken_package_is_named_with_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    package = tmp_path / "qtot_broken_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "games.py").write_text("from math import no_such_function")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(QtotError, match=r"no_such_function.*pip install 'broken>=1'"):
+        package_module("qtot_broken_package.games", "broken>=1")
+    with pytest.raises(QtotError, match=r"'no_such_package', which does not import.*pip install"):
+        package_module("no_such_package.games.chess", "no_such_package")
 
 
 def test_importing_the_package_prints_nothing_and_leaves_the_streams_alone():
