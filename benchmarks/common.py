@@ -133,7 +133,7 @@ class Training:
     def __init__(self, config: TrainConfig):
         self.config = config
         self.program = Program.make(make_env(config.env), config)
-        self.state: RunState = jax.block_until_ready(jax.jit(self.program.init)())
+        self.state: RunState = jax.block_until_ready(jax.jit(self.program.init)(config.seed))
         self.steps = 0
 
     @property
@@ -195,7 +195,7 @@ def replay_bytes(config: TrainConfig) -> float:
     program = Program.make(make_env(config.env), config)
     ring = program.replay
     assert ring is not None
-    replay = jax.eval_shape(program.init).seeds.replay
+    replay = jax.eval_shape(program.init, program.config.seed).seeds.replay
     return nbytes(replay) / (config.seeds * ring.rows * ring.stride * ring.envs)
 
 

@@ -51,9 +51,11 @@ def main() -> None:
             runs = {}
             for n in counts:
                 program = Program.make(env, config, jax.devices()[:n])
-                state = jax.jit(program.init)()
+                state = jax.jit(program.init)(program.config.seed)
                 state, progress = jax.jit(program.chunk)(state, np.int32(STEPS))
-                greedy = jax.jit(program.greedy)(state.seeds.train, np.int32(0), np.int32(0))
+                greedy = jax.jit(program.greedy)(
+                    state.seeds.train, config.seed, np.int32(0), np.int32(0)
+                )
                 numpy = functools.partial(jax.tree.map, np.asarray)
                 runs[n] = {
                     "mesh": list(program.mesh.devices.shape),

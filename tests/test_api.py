@@ -30,6 +30,7 @@ from qtot.core.learner import PolicyParams
 from qtot.core.methods import METHODS
 from qtot.core.shards import Shards
 from qtot.envs import make_env
+from qtot.envs.dice import hashed, plain
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.presets import preset_config
@@ -159,11 +160,8 @@ def test_saved_parameters_are_those_whose_evaluation_was_logged(run: Run, which:
 
     @jax.jit
     def play(params: Any, key: Any) -> Any:
-        def one(key: Any) -> Any:
-            each = EPISODES // shards.pieces
-            return summarise(play_greedy(env, run.learner, params, key=key, episodes=each))
-
-        return jax.tree.map(jnp.mean, jax.vmap(one)(shards.keys(key)))
+        keys = shards.draw(hashed(key), lambda k: jax.random.split(k, EPISODES // shards.pieces))
+        return summarise(play_greedy(env, run.learner, params, keys=keys))
 
     for row in run.result():
         steps = row["env_steps" if which == "last" else "best/env_steps"]
@@ -240,10 +238,10 @@ def played_one_agent_at_a_time(run: Run, seed: int, episodes: int) -> dict[str, 
     env, spec = make_env(run.config.env), run.spec
     reset, step, observe = (jax.jit(f) for f in (env.reset, env.step, env.observe))
     policies = {name: run.agent(name, seed) for name in spec.agents}
-    reset_key, step_key = jax.random.split(evaluation_key(seed, FRESH))
     returns, lengths, infos = [], [], []
-    for e, key in enumerate(jax.random.split(reset_key, episodes)):
-        state, total, length, ended = reset(key), 0.0, 0, False
+    for key in jax.random.split(evaluation_key(seed, FRESH), episodes):
+        chance = lambda t, key=key: plain(jax.random.fold_in(hashed(key), t))  # noqa: E731
+        state, total, length, ended = reset(chance(0)), 0.0, 0, False
         memories = {name: policies[name].reset() for name in spec.agents}
         while not ended:
             seen, actions = observe(state), []
@@ -254,8 +252,7 @@ def played_one_agent_at_a_time(run: Run, seed: int, episodes: int) -> dict[str, 
                     memories[name],
                 )
                 actions.append(action)
-            keys = jax.random.split(jax.random.fold_in(step_key, length), episodes)
-            state, result = step(keys[e], state, jnp.array(actions))
+            state, result = step(chance(length + 1), state, jnp.array(actions))
             total, length = total + float(result.reward), length + 1
             ended = bool(result.terminated | result.truncated)
         returns.append(total)

@@ -197,7 +197,7 @@ def small_program() -> tuple[Any, RunState]:
     """Its compiled chunk, and where it begins: two seeds of 200 steps."""
     config = config_of(seeds=2, steps=200)
     program = Program.make(make_env(config.env), config)
-    return jax.jit(program.chunk), jax.jit(program.init)()
+    return jax.jit(program.chunk), jax.jit(program.init)(program.config.seed)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -243,7 +243,7 @@ def test_where_a_chunk_ends_changes_nothing():
 def test_its_parts_can_be_timed_and_its_memory_is_known(sequences: str):
     config = config_of(seeds=2, replay={"length": LENGTH, "sequences": sequences})
     program = Program.make(make_env(config.env), config)
-    state = jax.eval_shape(program.init)
+    state = jax.eval_shape(program.init, program.config.seed)
     for part in parts(program).values():
         assert jax.tree.leaves(jax.eval_shape(part, state))
     need = resources.check_memory(program)

@@ -97,7 +97,7 @@ def test_schedules_and_update_ratio_do_not_depend_on_the_number_of_environments(
             replay={"length": 4, "warmup": 16},
         )
         program = Program.make(make_env(config.env), config)
-        state = jax.jit(program.init)()
+        state = jax.jit(program.init)(program.config.seed)
         chunk = jax.jit(program.chunk, donate_argnums=0)
         updates, episodes = [], []
         for until in (1_000, 3_000):
@@ -162,7 +162,7 @@ def test_a_state_taken_out_and_put_back_continues_bit_for_bit():
     """Targets, optimiser, RNG, statistics and counters are all in the state."""
     program = Program.make(make_env(EVERYTHING.env), EVERYTHING)
     chunk = jax.jit(program.chunk)
-    whole = jax.jit(program.init)()
+    whole = jax.jit(program.init)(program.config.seed)
     whole, _ = chunk(whole, jnp.int32(2_000))
     leaves, structure = jax.tree.flatten(whole)
     whole, _ = chunk(whole, jnp.int32(4_000))
@@ -183,7 +183,8 @@ def test_where_a_chunk_ends_changes_nothing():
     """A chunk begins with what the last one left: with its targets, moments and random state."""
     program = Program.make(make_env(EVERYTHING.env), EVERYTHING)
     chunk = jax.jit(program.chunk)
-    state, cut = jax.jit(program.init)(), jax.jit(program.init)()
+    init = jax.jit(program.init)
+    state, cut = init(EVERYTHING.seed), init(EVERYTHING.seed)
     state, _ = chunk(state, jnp.int32(3_000))
     for until in (1, 700, 701, 2_000, 3_000):
         cut, _ = chunk(cut, jnp.int32(until))
@@ -200,7 +201,7 @@ def test_step_time_does_not_grow_with_the_replays_capacity():
             "mpe/simple_spread", steps=10**7, replay={"length": 16, "capacity": capacity}
         )
         program = Program.make(make_env(config.env), config)
-        state = jax.jit(program.init)()
+        state = jax.jit(program.init)(program.config.seed)
         chunk = jax.jit(program.chunk, donate_argnums=0)
         state, _ = jax.block_until_ready(chunk(state, jnp.int32(2_000)))
         times = []
@@ -218,7 +219,7 @@ def test_the_replay_is_updated_in_place():
     for capacity in (256, 8_192):
         config = small_config("probe/coordination", seeds=2, replay={"capacity": capacity})
         program = Program.make(make_env(config.env), config)
-        state = jax.eval_shape(program.init)
+        state = jax.eval_shape(program.init, program.config.seed)
         compiled = jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)).compile()
         analysis = compiled.memory_analysis()
         temporary.append(analysis.temp_size_in_bytes)
@@ -243,7 +244,7 @@ def test_the_bytes_said_are_the_bytes_taken():
     config = small_config("mpe/simple_spread", seeds=2, replay={"capacity": 300})
     program = Program.make(make_env(config.env), config)
     said = resources.check_memory(program)["replay"]
-    state = jax.jit(program.init)()
+    state = jax.jit(program.init)(program.config.seed)
     assert said == sum(x.nbytes for x in jax.tree.leaves(state.seeds.replay))
 
 

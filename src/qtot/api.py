@@ -185,7 +185,7 @@ def _player(env: str, learner: Learner, episodes: int) -> Callable[[PolicyParams
 
     @jax.jit
     def play(params: PolicyParams, key: Key) -> Episodes:
-        return play_greedy(world, learner, params, key=key, episodes=episodes)
+        return play_greedy(world, learner, params, keys=jax.random.split(key, episodes))
 
     return play
 

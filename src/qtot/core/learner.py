@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.agent import Agent
@@ -33,6 +34,16 @@ from qtot.core.statistics import RunningStats, init_stats, merge, standardise
 from qtot.core.unroll import scrub, unroll_slow
 from qtot.types import Batch, Key, PyTree, Slots
 
+Vectors = dict[str, Float[Array, "_"]]
+"""all numbers of the agents, of the mixer and of the critic side by side: an optimiser treats them
+alike, in a few large operations"""
+
+
+def vectors_of(networks: Networks) -> Vectors:
+    """What an optimiser is given of networks, or of their gradients."""
+    parts = {part: getattr(networks, part) for part in ("agent", "mixer", "critic")}
+    return {part: ravel_pytree(x)[0] for part, x in parts.items() if x is not None}
+
 
 class Statistics(NamedTuple):
     """Running moments of what the environment showed; part of the policy when used."""
@@ -48,6 +59,7 @@ class TrainState(NamedTuple):
     online: Networks
     target: Networks
     opt_state: Any
+    """of the parts' vectors"""
     stats: Statistics
     updates: Int[Array, ""]
     """learner updates done"""
@@ -125,7 +137,7 @@ class Learner:
         return TrainState(
             online=online,
             target=jax.tree.map(jnp.copy, online),
-            opt_state=make_optimiser(self.optimiser).init(online),  # pyright: ignore[reportArgumentType]
+            opt_state=make_optimiser(self.optimiser).init(vectors_of(online)),
             stats=Statistics(
                 reward=init_stats(()),
                 obs=init_stats((self.n_agents, self.obs_size)),
@@ -203,15 +215,19 @@ class Learner:
         count, *sums = self.shards.total(sums)
         loss, metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(count, 1), tuple(sums))
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
-        clipped: Any = self._clip(grads)
-        steps, opt_state = make_optimiser(self.optimiser).update(clipped, state.opt_state)
+        optimiser, clipped = make_optimiser(self.optimiser), self._clip(grads)
+        moved, opt_state = optimiser.update(clipped, state.opt_state)
+        steps: Any = moved
         lr = learning_rate(self.optimiser, state.env_steps, self.total_steps)
         metrics["lr"] = lr
         rates = {"critic": lr * self.critic.lr_ratio}
 
         def move(part: str) -> PyTree:
-            rate, at, step = rates.get(part, lr), getattr(state.online, part), getattr(steps, part)
-            return jax.tree.map(lambda p, step: p - rate * step, at, step)
+            now = getattr(state.online, part)
+            if now is None:
+                return None
+            vector, parameters = ravel_pytree(now)
+            return parameters(vector - rates.get(part, lr) * steps[part])
 
         online = Networks(move("agent"), move("mixer"), move("critic"))
         updates = state.updates + 1
@@ -224,7 +240,7 @@ class Learner:
 
     def _differentiate(
         self, state: TrainState, batch: Batch
-    ) -> tuple[Float[Array, ""], Float[Array, ""], dict[str, Float[Array, ""]], Networks]:
+    ) -> tuple[Float[Array, ""], Float[Array, ""], dict[str, Float[Array, ""]], Vectors]:
         """Transitions that carry loss in a part of a batch, and sums over them of loss, metrics and
         gradient.
         """
@@ -238,19 +254,19 @@ class Learner:
             return loss_function(self.algo)(online, state.target, batch, objective)
 
         (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.online)
-        return count, loss, metrics, grads
+        return count, loss, metrics, vectors_of(grads)
 
     def foresee(self, state: TrainState, batch: Batch) -> Batch:
         """With what the target networks' agents say of it, for several updates to read."""
         scaled = scrub(batch._replace(slots=self.scale(state.stats, batch.slots)))
         return batch._replace(slow=unroll_slow(state.target, scaled, self.burn_in))
 
-    def _clip(self, grads: Networks) -> Networks:
+    def _clip(self, grads: Vectors) -> Any:
         """One norm for all that a loss trains; actors and their critic, two losses, each theirs."""
         largest = self.optimiser.clip
         if not method(self.algo).on_policy:
             return clip(grads, largest)
-        return Networks(clip(grads.agent, largest), None, clip(grads.critic, largest))
+        return {part: clip(vector, largest) for part, vector in grads.items()}
 
     def _follow(self, target: Networks, online: Networks, updates: Array) -> Networks:
         """Hard: copy every ``interval`` updates. Soft: move a fraction ``tau`` every update."""

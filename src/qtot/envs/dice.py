@@ -2,8 +2,10 @@
 
 JAX's own generator, Threefry, is a loop of many rounds on a CPU, and a battle of SMAX draws from
 dozens of keys per step. These keys are of other kinds that a package's program takes as well:
-its own ``split`` and ``uniform`` then draw by the kind of the key. Learning, exploration and the
-keys that environments are given stay with Threefry.
+its own ``split`` and ``uniform`` then draw by the kind of the key. What an iteration of training
+draws for itself comes from such keys, too: as code, each use of Threefry takes XLA a tenth of a
+second to compile. Networks begin by Threefry, every iteration's key is made by it, and so is an
+environment's unless it asks for less.
 """
 
 from __future__ import annotations
@@ -77,9 +79,19 @@ ZERO = define_prng_impl(
 )
 
 
+def root_key(seed: Array | int) -> Key:
+    """What a seed stands for, whatever generator JAX is set to."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def hashed(key: Key) -> Key:
     """The same key, from which numbers are drawn by a short hash."""
     return jax.random.wrap_key_data(jax.random.key_data(key)[..., -2:], impl=HASH)
+
+
+def plain(key: Key) -> Key:
+    """The same key of the kind that programs expect: JAX's own."""
+    return jax.random.wrap_key_data(jax.random.key_data(key)[..., -2:], impl="threefry2x32")
 
 
 def unused(key: Key) -> Key:

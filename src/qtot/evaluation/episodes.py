@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
 from qtot.envs.base import JaxEnv
+from qtot.envs.dice import hashed, plain, root_key
 from qtot.envs.stream import Draws, open_stream, play, see
-from qtot.types import Key
+from qtot.types import Key, Keys
 
 EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
 
@@ -27,13 +28,16 @@ class Episodes(NamedTuple):
     ended: Bool[Array, "E"]
 
 
-def play_greedy(
-    env: JaxEnv, learner: Learner, policy: PolicyParams, *, key: Key, episodes: int
-) -> Episodes:
-    """Every agent takes the argmax of its own Q_a, without the mixer."""
-    agent, stats = policy.online.agent, policy.stats
-    reset_key, step_key = jax.random.split(key)
-    stream = open_stream(env, jax.random.split(reset_key, episodes))
+def play_greedy(env: JaxEnv, learner: Learner, policy: PolicyParams, *, keys: Keys) -> Episodes:
+    """Every agent takes the argmax of its own Q_a, without the mixer. An episode's key alone
+    decides what chance brings there.
+    """
+    agent, stats, episodes = policy.online.agent, policy.stats, len(keys)
+
+    def chance(t: Array | int) -> Keys:
+        return plain(jax.vmap(jax.random.fold_in, (0, None))(hashed(keys), t))
+
+    stream = open_stream(env, chance(0))
     zero = jnp.zeros(episodes)
     results = Episodes(
         zero,
@@ -55,8 +59,7 @@ def play_greedy(
             learner.see(stats, seen.obs)[None], previous[None], stream.first[None], memory
         )
         action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
-        keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
-        stream, outcome = play(env, Draws(keys, None), stream, action)
+        stream, outcome = play(env, Draws(chance(t + 1), None), stream, action)
 
         def at_end(new: Array, old: Array) -> Array:
             return jnp.where(outcome.ended, new, old)
@@ -77,7 +80,7 @@ def evaluation_key(seed: Array | int, index: Array | int) -> Key:
     """Keys that training never uses: one for every ``index``. Training evaluates at environment
     steps, which are below 2**31; larger indices are free for later evaluations.
     """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), EVALUATION), index)
+    return jax.random.fold_in(jax.random.fold_in(root_key(seed), EVALUATION), index)
 
 
 def summarise(played: Episodes) -> dict[str, Array]:

@@ -97,7 +97,7 @@ def play_games(
 
         state = jax.lax.fori_loop(0, iterations, iterate, program.init_seed(seed))
         policy, key = PolicyParams.of(state.train), evaluation_key(seed, config.steps)
-        played = play_greedy(game, program.learner, policy, key=key, episodes=1)
+        played = play_greedy(game, program.learner, policy, keys=key[None])
         return policy, played.episode_return[0]
 
     began = time.perf_counter()

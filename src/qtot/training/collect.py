@@ -12,6 +12,7 @@ from qtot.core.learner import Learner, Statistics
 from qtot.core.networks import Networks
 from qtot.core.shards import Shards
 from qtot.envs.base import JaxEnv
+from qtot.envs.dice import plain
 from qtot.envs.stream import Stream, chances, draw, draws_at, open_stream, play, see
 from qtot.types import Key, Observation, SequenceStart, Slots
 
@@ -53,7 +54,7 @@ class Collector(NamedTuple):
     def init(self, key: Key, networks: Networks) -> Actors:
         """Fresh episodes, empty memories."""
         agent, each = networks.agent, self.envs // self.shards.pieces
-        keys = self.shards.draw(key, lambda k: jax.random.split(k, each))
+        keys = plain(self.shards.draw(key, lambda k: jax.random.split(k, each)))
         return Actors(
             stream=open_stream(self.env, keys),
             memory=self._acting(networks).initial_memory(len(keys)),
@@ -75,7 +76,7 @@ class Collector(NamedTuple):
         start = SequenceStart(actors.memory, actors.prev_action)
         each = self.envs // self.shards.pieces
         many = chances(self.env, self.slots, restart=not self.whole_episodes)
-        keys = self.shards.draw(env_key, lambda k: jax.random.split(k, (many, each)), 1)
+        keys = plain(self.shards.draw(env_key, lambda k: jax.random.split(k, (many, each)), 1))
         draws = draw(self.env, keys, self.slots)
 
         def slot(actors: Actors, now: tuple[Array, Array]) -> tuple[Actors, tuple[Slots, Tally]]:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from qtot.training.ingraph import Program
@@ -43,7 +44,7 @@ def traced_init(program: Program) -> Any:
     """The program that makes the state, traced; its ``out_info`` are the shapes. JAX would trace
     it anew each time that someone asks for them.
     """
-    return jax.jit(program.init).trace()
+    return jax.jit(program.init).trace(jax.ShapeDtypeStruct((), np.int32))
 
 
 def state_shapes(program: Program) -> RunState:

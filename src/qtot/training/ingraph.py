@@ -21,6 +21,7 @@ from qtot.core.methods import method
 from qtot.core.replay import Replay, ReplayState
 from qtot.core.shards import ALONE, Shards
 from qtot.envs.base import JaxEnv
+from qtot.envs.dice import hashed, root_key
 from qtot.envs.spec import EnvSpec
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.training.collect import Actors, Collector, Tally
@@ -114,29 +115,50 @@ class Program(NamedTuple):
 
     def init_seed(self, seed: Int[Array, ""]) -> SeedState:
         """The state of one seed before its first step."""
-        key = jax.random.key(seed)
+        key = root_key(seed)
         net_key, env_key, run_key = jax.random.split(key, 3)
         train = self.learner.init(net_key)
         actors = self.collector.init(env_key, train.online)
         if self.replay is None:
             return SeedState(train, actors, None, jnp.zeros(()), run_key)
         slot, start = jax.eval_shape(
-            lambda: self._stored(*self.collect(run_key, actors, train, jnp.zeros(()))[1:3])
+            lambda: self._stored(
+                self.collector.peek(run_key, actors, train.online, train.stats, jnp.zeros(())),
+                SequenceStart(actors.memory, actors.prev_action),
+            )
         )
         example = jax.tree.map(lambda x: jnp.zeros(x.shape[2:], x.dtype), slot)
         first = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), start)
         replay = self.replay.init(example, first)
         return SeedState(train, actors, replay, jnp.zeros(()), run_key)
 
-    def init(self) -> RunState:
-        """All seeds: ``seed, seed + 1, ...``."""
+    def init(self, seed: Int[Array, ""]) -> RunState:
+        """All seeds: ``seed, seed + 1, ...``. An argument, so that one program serves them all."""
 
         def here(seeds: Array) -> RunState:
-            states = jax.vmap(self.init_seed, out_axes=self.axes)(seeds)
+            states = self.side_by_side(self.init_seed, out_axes=self.axes)(seeds)
             return RunState(states, jnp.zeros((), jnp.int32))
 
-        seeds = self.config.seed + jnp.arange(self.config.seeds)
-        return self.spread(here, P(SEED), self.specs)(seeds)
+        return self.spread(here, P(SEED), self.specs)(self._seeds(seed))
+
+    def _seeds(self, seed: Int[Array, ""]) -> Int[Array, "seeds"]:
+        return seed + jnp.arange(self.config.seeds)
+
+    def side_by_side(
+        self, f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0
+    ) -> Callable[..., Any]:
+        """``f`` of one seed, for those of a device. One alone needs no ``vmap``, which takes long
+        to trace through loops.
+        """
+        if self.config.seeds > self.mesh.shape[SEED]:
+            return jax.vmap(f, in_axes, out_axes)
+
+        def alone(*args: Any) -> Any:
+            axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+            result = f(*along(axes, args, lambda x: x[0]))
+            return along(out_axes, result, lambda x: x[None])
+
+        return alone
 
     def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
@@ -198,18 +220,20 @@ class Program(NamedTuple):
 
     def iterate(self, state: SeedState, iteration: Int[Array, ""]) -> tuple[SeedState, Progress]:
         """Collect once, then learn as often as the experience has earned."""
-        collect_key, learn_key, peek_key = jax.random.split(state.key, 3)
-        collect_key = jax.random.fold_in(collect_key, iteration)
+        key = hashed(jax.random.fold_in(state.key, iteration))
+        collect_key, learn_key = jax.random.split(key)
 
-        # A seed that has taken all its steps stands still while slower ones finish.
-        active = state.train.env_steps < self.config.steps
+        # A seed that has taken all its steps stands still while slower ones finish; one alone
+        # ends the run.
+        alone = self.config.seeds == 1
+        active = jnp.ones((), bool) if alone else state.train.env_steps < self.config.steps
         actors, slots, start, tally = self.collect(
             collect_key, state.actors, state.train, self.learner.epsilon(state.train.env_steps)
         )
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
         state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
         if state.replay is None:
-            return self.learn_online(state, jax.random.fold_in(peek_key, iteration), rollout)
+            return self.learn_online(state, learn_key, rollout)
         return self._learn_from_replay(state, learn_key, rollout)
 
     def _count(self, train: TrainState, rollout: Rollout) -> TrainState:
@@ -307,7 +331,7 @@ class Program(NamedTuple):
     def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
         """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
         step = traced_once(
-            jax.vmap(self.iterate, in_axes=(self.axes, None), out_axes=(self.axes, 0))
+            self.side_by_side(self.iterate, in_axes=(self.axes, None), out_axes=(self.axes, 0))
         )
 
         def least(seeds: SeedState) -> Array:
@@ -330,10 +354,10 @@ class Program(NamedTuple):
         return self.spread(here, (self.specs, P()), (self.specs, P(SEED)))(state, until)
 
     def greedy(
-        self, train: TrainState, steps: Int[Array, ""], part: Int[Array, ""]
+        self, train: TrainState, seed: Int[Array, ""], steps: Int[Array, ""], part: Int[Array, ""]
     ) -> dict[str, Float[Array, "seeds"]]:
-        """Means over ``evaluation.episodes`` greedy episodes, one per seed; ``steps`` and ``part``
-        choose the episodes.
+        """Means over ``evaluation.episodes`` greedy episodes, one per seed; ``seed`` (that of
+        ``init``), ``steps`` and ``part`` choose the episodes.
         """
         episodes, axis = self.config.evaluation.episodes, self.collector.shards.axis
         count = math.gcd(episodes, self.collector.shards.pieces)
@@ -343,18 +367,25 @@ class Program(NamedTuple):
         def one(train: TrainState, seed: Array) -> dict[str, Array]:
             env, policy = self.collector.env, PolicyParams.of(train)
 
-            def play(key: Key) -> dict[str, Array]:
-                return summarise(
-                    play_greedy(env, self.learner, policy, key=key, episodes=episodes // count)
-                )
+            key = hashed(jax.random.fold_in(evaluation_key(seed, steps), part))
+            keys = shards.draw(key, lambda k: jax.random.split(k, episodes // count))
+            means = summarise(play_greedy(env, self.learner, policy, keys=keys))
+            return jax.tree.map(lambda x: x * len(keys) / episodes, means)
 
-            keys = shards.keys(jax.random.fold_in(evaluation_key(seed, steps), part))
-            sums = shards.total(jax.tree.map(jnp.sum, jax.vmap(play)(keys)))
-            return jax.tree.map(lambda x: x / count, sums)
+        def here(train: TrainState, seeds: Array) -> dict[str, Array]:
+            return shards.total(self.side_by_side(one)(train, seeds))
 
-        seeds = self.config.seed + jnp.arange(self.config.seeds)
-        spread = self.spread(jax.vmap(one), (P(SEED), P(SEED)), P(SEED))
-        return spread(train, seeds)
+        return self.spread(here, (P(SEED), P(SEED)), P(SEED))(train, self._seeds(seed))
+
+
+def along(axes: Any, tree: PyTree, f: Callable[[Array], Array]) -> PyTree:
+    """``f`` of every array below an axis; what is below None stays. ``axes`` is a prefix."""
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(f, part),
+        axes,
+        tree,
+        is_leaf=lambda x: x is None,
+    )
 
 
 def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,6 @@ from qtot.training.state import Progress, RunState
 from qtot.training.timing import TimeSplit
 
 PARTS = ("agent", "mixer", "critic")
-FROM_CACHE = 1.0
-"""seconds in which a program that need not be compiled is there; else evaluation is lowered
-meanwhile, which would only delay the first step"""
 
 
 def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunFolder:
@@ -109,8 +106,6 @@ class Training:
     compiled: dict[str, Future[Compiled]] = field(default_factory=dict)
     shapes: Any = None
     """of the state, and where it lies"""
-    evaluation: Any = None
-    """the program that evaluates, lowered; None when that is left for later"""
 
     def __post_init__(self) -> None:
         self.episodes = np.zeros(self.program.config.seeds)
@@ -133,7 +128,7 @@ class Training:
                 began = time.perf_counter()
                 state, progress = self._program("chunk")(state, np.int32(until))
                 if opening is not None:
-                    self._compile_evaluation()
+                    self.compiled["evaluate"] = lowering(self._lower_evaluation)
                 jax.block_until_ready(progress)
                 spent = time.perf_counter() - began
                 if opening is not None:
@@ -166,9 +161,7 @@ class Training:
             number = jax.ShapeDtypeStruct((), np.int32)
             chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
             self.compiled["chunk"] = compiling(chunk)
-            state = jax.block_until_ready(init.result()())
-            if not wait([self.compiled["chunk"]], timeout=FROM_CACHE).done:
-                self.evaluation = self._lower_evaluation()
+            state = jax.block_until_ready(init.result()(np.int32(program.config.seed)))
         self.compiled["chunk"].result()
         self.compile_s = time.perf_counter() - began
         self.display.compiled(self.compile_s)
@@ -176,14 +169,7 @@ class Training:
 
     def _lower_evaluation(self) -> Any:
         number = jax.ShapeDtypeStruct((), np.int32)
-        return jax.jit(self.program.greedy).lower(self.shapes.seeds.train, number, number)
-
-    def _compile_evaluation(self) -> None:
-        """After the training program, which gets all cores, and beside its first chunk."""
-        lowered = self.evaluation
-        self.compiled["evaluate"] = (
-            compiling(lowered) if lowered is not None else lowering(self._lower_evaluation)
-        )
+        return jax.jit(self.program.greedy).lower(self.shapes.seeds.train, number, number, number)
 
     def _program(self, name: str) -> Compiled:
         """A compiled program; waiting for it counts as compilation, not as training."""
@@ -203,9 +189,10 @@ class Training:
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
         at_once = self.program.config.evaluation.episodes
-        parts = -(-episodes // at_once)
+        parts, seed = -(-episodes // at_once), self.program.config.seed
+        train, program = state.seeds.train, self._program("evaluate")
         played = [
-            fetch(self._program("evaluate")(state.seeds.train, np.int32(steps), np.int32(part)))
+            fetch(program(train, np.int32(seed), np.int32(steps), np.int32(part)))
             for part in range(parts)
         ]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}

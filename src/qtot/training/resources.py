@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from qtot import __version__
+from qtot.envs.stream import see
 from qtot.errors import QtotError
 from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
@@ -62,12 +62,12 @@ def check_memory(program: Program) -> dict[str, int]:
             "--collect.envs or --agent.hidden"
         ) from None
     if ring is None:
-        alone = Program.make(program.collector.env, config, jax.local_devices()[:1])
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), seeds)
-        rollout = jax.eval_shape(
-            lambda s: alone.collect(s.key, s.actors, s.train, jnp.zeros(()))[1:3], one
-        )
-        per_row = config.seeds * nbytes(rollout)
+        actors, env = seeds.actors, program.collector.env
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), actors.stream)
+        seen = jax.eval_shape(lambda stream: see(env, stream), one)
+        reward_and_flags = (4 + 3) * config.collect.envs
+        slot = config.seeds * (nbytes(seen) + reward_and_flags) + nbytes(actors.prev_action)
+        per_row = (program.collector.slots + 1) * slot + nbytes(actors.memory)
     else:
         per_row = nbytes(seeds.replay) / ring.rows
     need = {

@@ -91,7 +91,7 @@ def over_seeds(
         return sum((jnp.sum(x) for x in arrays), jnp.zeros(()))
 
     def here(state: RunState) -> Array:
-        return jax.vmap(read, in_axes=(program.axes,))(state.seeds)
+        return program.side_by_side(read, in_axes=(program.axes,))(state.seeds)
 
     return program.spread(here, (program.specs,), P(SEED))
 
