@@ -90,7 +90,8 @@ class TargetConfig:
     """what follows a truncated episode: the value of its final observation, or nothing. That
     observation is valued but never trained on; where every episode ends by time and the last
     states look unlike the others, nothing anchors the values and they can grow without bound:
-    take 'end' there (the default preset does so on mpe/)"""
+    take 'end' there (the default preset does so on rware/ and overcooked/), or a small gamma (as
+    on mpe/)"""
     update: Literal["hard", "soft"] = "hard"
     """copy the target networks at an interval, or let them follow"""
     interval: int = 200
