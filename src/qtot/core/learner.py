@@ -226,8 +226,8 @@ class Learner:
             now = getattr(state.online, part)
             if now is None:
                 return None
-            vector, parameters = ravel_pytree(now)
-            return parameters(vector - rates.get(part, lr) * steps[part])
+            rate, unravel = rates.get(part, lr), ravel_pytree(now)[1]
+            return jax.tree.map(lambda p, step: p - rate * step, now, unravel(steps[part]))
 
         online = Networks(move("agent"), move("mixer"), move("critic"))
         updates = state.updates + 1

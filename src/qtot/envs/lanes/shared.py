@@ -16,8 +16,10 @@ def shared(eqn: Any, args: list[Any]) -> list[Any]:
     """The results of an operation that all environments share, computed now: by NumPy where it is
     one of the common ones, which spares a compilation each.
     """
-    plain = NUMPY.get(eqn.primitive.name)
-    if plain and not any(isinstance(a, jax.Array) and _is_key(a) for a in args):
+    name = eqn.primitive.name
+    plain = NUMPY.get(name)
+    whole = name in ("div", "rem") and not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
+    if plain and not whole and not any(isinstance(a, jax.Array) and _is_key(a) for a in args):
         out = plain(eqn.params, *(np.asarray(a) for a in args))
         return [np.asarray(out, eqn.outvars[0].aval.dtype)]
     with jax.ensure_compile_time_eval():
@@ -46,6 +48,10 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "add": lambda _, x, y: np.add(x, y),
     "sub": lambda _, x, y: np.subtract(x, y),
     "mul": lambda _, x, y: np.multiply(x, y),
+    "div": lambda _, x, y: np.divide(x, y),
+    "rem": lambda _, x, y: np.fmod(x, y),
+    "sqrt": lambda _, x: np.sqrt(x),
+    "sign": lambda _, x: np.sign(x),
     "max": lambda _, x, y: np.maximum(x, y),
     "min": lambda _, x, y: np.minimum(x, y),
     "lt": lambda _, x, y: np.less(x, y),
@@ -68,6 +74,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "reshape": lambda p, x: x.reshape(p["new_sizes"]),
     "squeeze": lambda p, x: x.squeeze(p["dimensions"]),
     "concatenate": lambda p, *xs: np.concatenate(xs, p["dimension"]),
+    "stack": lambda p, *xs: np.stack(xs, p["axis"]),
     "slice": lambda p, x: x[
         tuple(
             slice(*bounds)
