@@ -354,9 +354,8 @@ BUGS: dict[str, Bug] = {
     "a_rollout_is_learned_from_under_the_next_epsilon": Bug(
         "an on-policy method learns from another policy than the one that played",
         "training/ingraph.py",
-        "train, active, online = state.train, rollout.active, self.config.online",
-        "train, active, online = state.train, rollout.active, self.config.online\n"
-        "        train = self._count(train, rollout)",
+        "train = state.train._replace(stats=stats)",
+        "train = counted",
         ("test_on_policy.py::test_the_rollout_is_learned_from_by_the_policy_that_played_it",),
     ),
     "a_rollout_ends_where_it_began": Bug(

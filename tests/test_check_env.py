@@ -112,6 +112,16 @@ def test_what_is_missing_of_an_environment():
             "spec.state_size: expected 1 or more, got 0; say how large it is",
         ),
         (
+            {"shortest_episode": 6},
+            "spec.shortest_episode: expected from 1 to spec.episode_limit = 5, got 6; "
+            "1 is always right",
+        ),
+        (
+            {"state_source": "concatenated observations"},
+            "spec.state_size: expected 3, since spec.state_source is 'concatenated observations', "
+            "got 2; leave padding out, or set state_source to 'environment'",
+        ),
+        (
             {"team_reward": "total"},
             "spec.team_reward: expected 'sum' or 'mean' or 'given', got 'total'; "
             "choose one of these",

@@ -151,6 +151,30 @@ def test_no_end_within_the_limit():
     assert message.startswith("slot 4 of copy 0 (first of 2)"), "the fifth transition, once a copy"
 
 
+def test_an_end_before_the_shortest_episodes():
+    assert found(walk(shortest_episode=3)) == {}
+    message = only(walk(shortest_episode=4), "short_episode")
+    assert (
+        "expected no end before spec.shortest_episode = 4 transitions, got one after 3" in message
+    )
+
+
+def test_a_state_that_is_not_what_its_source_says():
+    """The replay stores no state where it can be put together from observations."""
+    facts = {"state_source": "concatenated observations", "state_size": 3}
+
+    def side_by_side(seen: Observation, state: Any) -> Observation:
+        return seen._replace(state=jnp.concatenate([seen.obs[0, :1], seen.obs[1]]))
+
+    def shifted(seen: Observation, state: Any) -> Observation:
+        return seen._replace(state=side_by_side(seen, state).state + 1)
+
+    assert found(walk(see=side_by_side, **facts)) == {}
+    message = only(walk(see=shifted, **facts), "state_not_concatenated")
+    assert message.startswith("state feature 0, slot 0 of copy 0")
+    assert "expected the agents' observations side by side, as spec.state_source says" in message
+
+
 def test_no_end_seen():
     assert only(Walk(), "no_end_seen", "notice", steps=2) == (
         "test/walk: expected an end of an episode, got none in 2 slots; pass steps=10 to see how "

@@ -137,6 +137,20 @@ def test_two_hosts_train_what_one_would(tmp_path: Path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_what_one_host_refuses_stops_all(tmp_path: Path):
+    """The folder that only the first process writes holds a run already."""
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "config.json").write_text("{}")
+    address = f"127.0.0.1:{free_port()}"
+    hosts = [launch(taken, f"{address},2,{i}", 1) for i in range(2)]
+    said = ("already holds a run", "another process could not start; it says why")
+    for host, words in zip(hosts, said, strict=True):
+        _, err = host.communicate(timeout=120)
+        assert host.returncode != 0
+        assert words in err
+
+
 @pytest.mark.parametrize("hosts", ["", "here", "a:1,2", "a:1,2,2", "a,2,0", "a:1,2,0,3"])
 def test_hosts_that_make_no_sense_are_refused(hosts: str):
     with pytest.raises(QtotError, match="address:port,processes,index"):

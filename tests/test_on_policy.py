@@ -19,6 +19,7 @@ from qtot.core.learner import Learner, TrainState
 from qtot.envs import make_env
 from qtot.errors import QtotError
 from qtot.training import resources
+from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
 from qtot.training.state import RunState
 from qtot.training.timing import parts
@@ -246,7 +247,7 @@ def test_its_parts_can_be_timed_and_its_memory_is_known(sequences: str):
     state = jax.eval_shape(program.init, program.config.seed)
     for part in parts(program).values():
         assert jax.tree.leaves(jax.eval_shape(part, state))
-    need = resources.check_memory(program)
+    need = resources.check_memory(program, traced_init(program).out_info)
     assert need["replay"] == 0
     slots = (LENGTH if sequences == "segments" else everything.LIMIT + 1) * ENVS * 2
     assert need["rollout"] > 4 * slots * 2 * 4  # the observations alone
@@ -256,7 +257,7 @@ def test_what_does_not_fit_is_not_blamed_on_a_replay(monkeypatch: pytest.MonkeyP
     program = Program.make(make_env(everything.NAME), config_of(collect={"envs": 50_000}))
     monkeypatch.setattr(resources, "free_memory", lambda: 2**20)
     with pytest.raises(QtotError, match=r"use fewer --seeds or --collect\.envs"):
-        resources.check_memory(program)
+        resources.check_memory(program, traced_init(program).out_info)
 
 
 @pytest.mark.parametrize(

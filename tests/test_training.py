@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from qtot.api import train_config
 from qtot.envs import make_env
 from qtot.errors import QtotError
 from qtot.training import resources
+from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
 from small import small_config, trained
 
@@ -228,22 +231,44 @@ def test_the_replay_is_updated_in_place():
     assert temporary[1] < temporary[0] + 200_000, temporary
 
 
+def needed(program: Program) -> dict[str, int]:
+    return resources.check_memory(program, traced_init(program).out_info)
+
+
 def test_a_replay_that_does_not_fit_is_refused_with_the_capacity_that_does(monkeypatch):
     config = small_config("mpe/simple_spread", replay={"capacity": 100_000, "length": 32})
     program = Program.make(make_env(config.env), config)
     monkeypatch.setattr(resources, "free_memory", lambda: 200 * 2**20)
     with pytest.raises(QtotError, match=r"needs .* GiB.*largest --replay.capacity that fits") as e:
-        resources.check_memory(program)
+        needed(program)
     fits = int(str(e.value).rsplit(" ", 1)[1])
     config = small_config("mpe/simple_spread", replay={"capacity": fits, "length": 32})
-    said = resources.check_memory(Program.make(make_env(config.env), config))
+    said = needed(Program.make(make_env(config.env), config))
     assert 0.7 * 160 * 2**20 < said["replay"] <= 160 * 2**20
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_what_a_device_must_hold_is_its_part(platform: str):
+    """Devices with a memory of their own share the replay; those of a CPU share the memory, and
+    each has the networks.
+    """
+
+    config = small_config("mpe/simple_spread", seeds=2, replay={"capacity": 4_096})
+    program = Program.make(make_env(config.env), config)
+    shapes = traced_init(program).out_info
+    alone = resources.check_memory(program, shapes)
+    devices = np.full((2, 2), SimpleNamespace(platform=platform, process_index=0))
+    mesh: Any = SimpleNamespace(devices=devices, shape={"seed": 2, "data": 2})
+    said = resources.check_memory(program._replace(mesh=mesh), shapes)
+    parts = {"cpu": {"networks": 2.0}, "gpu": dict.fromkeys(alone, 0.25) | {"networks": 0.5}}
+    for part, size in alone.items():
+        assert said[part] == pytest.approx(size * parts[platform].get(part, 1.0), abs=1), part
 
 
 def test_the_bytes_said_are_the_bytes_taken():
     config = small_config("mpe/simple_spread", seeds=2, replay={"capacity": 300})
     program = Program.make(make_env(config.env), config)
-    said = resources.check_memory(program)["replay"]
+    said = needed(program)["replay"]
     state = jax.jit(program.init)(program.config.seed)
     assert said == sum(x.nbytes for x in jax.tree.leaves(state.seeds.replay))
 

@@ -66,7 +66,8 @@ class TrainConfig:
     """default: learns fast on a small machine; paper: PyMARL's published hyperparameters"""
     data: Literal["replay", "online"] = "replay"
     """replay: past experience, again and again, valued by target networks; online: each rollout for
-    a few epochs, without replay or target networks (as PQN does for VDN, Gallici et al. 2025)"""
+    a few epochs, without replay or target networks (as PQN does for VDN, Gallici et al. 2025;
+    the critic of coma keeps its target)"""
     steps: int = 1_000_000
     """environment steps (valid transitions) of each seed"""
     seed: int = 0

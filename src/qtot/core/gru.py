@@ -15,7 +15,6 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from qtot.core import gru_xla
@@ -47,7 +46,7 @@ class GRU(eqx.Module):
             )
             self.bias_ih, self.bias_hh = drawn[:, -2], drawn[:, -1]
         else:
-            scale = jnp.asarray(np.repeat([inputs**-0.5, bound], [inputs, hidden]), jnp.float32)
+            scale = jnp.where(jnp.arange(inputs + hidden) < inputs, inputs**-0.5, bound)
             drawn = scale * jax.random.normal(key, (size, inputs + hidden))
             self.bias_ih, self.bias_hh = jnp.zeros(size), jnp.zeros(size)
         self.weight_ih = drawn[:, :inputs]

@@ -117,6 +117,18 @@ def observed_problems(spec: EnvSpec, record: Record) -> Iterator[Problem]:
         remedy="zero-pad the observation, or count the feature in spec.obs_sizes",
         values=seen.obs,
     )
+    if spec.state_source == "concatenated observations":
+        whole = [seen.obs[..., i, :size] for i, size in enumerate(spec.obs_sizes)]
+        yield from _first(
+            spec,
+            "state_not_concatenated",
+            seen.state != np.concatenate(whole, -1),
+            ("state feature",),
+            expected="the agents' observations side by side, as spec.state_source says",
+            got="{}",
+            remedy="the replay then stores no state: set state_source to 'environment'",
+            values=seen.state,
+        )
     yield from _first(
         spec,
         "nobody_alive",
@@ -196,6 +208,15 @@ def ending_problems(spec: EnvSpec, record: Record) -> Iterator[Problem]:
         remedy="an end that falls on the time limit is a true end: truncated & ~terminated",
     )
     ended = valid & (result.terminated | result.truncated)
+    yield from tell(
+        "short_episode",
+        ended & (record.time + 1 < spec.shortest_episode),
+        (),
+        expected=f"no end before spec.shortest_episode = {spec.shortest_episode} transitions",
+        got="one after {}",
+        remedy="streams prepare too few resets for that; 1 is always right",
+        values=record.time + 1,
+    )
     overdue = valid & ~ended & (record.time + 1 == spec.episode_limit)
     yield from tell(
         "no_end",

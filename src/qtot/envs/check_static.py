@@ -60,6 +60,15 @@ def spec_problems(spec: EnvSpec) -> Iterator[Problem]:
     for field in ("state_size", "episode_limit"):
         if (size := getattr(spec, field)) < 1:
             yield wrong(f"spec.{field}", "1 or more", f"{size}", "say how large it is")
+    if not 1 <= spec.shortest_episode <= max(spec.episode_limit, 1):
+        expected = f"from 1 to spec.episode_limit = {spec.episode_limit}"
+        remedy = "1 is always right"
+        yield wrong("spec.shortest_episode", expected, f"{spec.shortest_episode}", remedy)
+    side_by_side = sum(spec.obs_sizes)
+    if spec.state_source == "concatenated observations" and spec.state_size != side_by_side:
+        expected = f"{side_by_side}, since spec.state_source is 'concatenated observations'"
+        remedy = "leave padding out, or set state_source to 'environment'"
+        yield wrong("spec.state_size", expected, f"{spec.state_size}", remedy)
     pixels = math.prod(spec.obs_shape)
     if spec.obs_shape and any(size != pixels for size in spec.obs_sizes):
         expected = "rows, columns and channels whose product is every agent's entry in obs_sizes"

@@ -20,7 +20,7 @@ from qtot.errors import QtotError
 from qtot.store.files import write_json
 from qtot.store.params import load_params, save_params
 
-SCHEMA = 1
+SCHEMA = 2
 Which = Literal["last", "best"]
 
 # What did not happen since the last row (an episode, an update, an evaluation) has no key; a value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from qtot.errors import QtotError
 from qtot.training.ingraph import Program
 from qtot.training.state import RunState
 
@@ -39,17 +39,24 @@ def lowering(lower: Callable[[], Any]) -> Future[Compiled]:
     return _POOL.submit(lambda: lower().compile())
 
 
-@functools.lru_cache(maxsize=1)
 def traced_init(program: Program) -> Any:
-    """The program that makes the state, traced; its ``out_info`` are the shapes. JAX would trace
-    it anew each time that someone asks for them.
+    """The program that makes the state, traced; its ``out_info`` are the shapes.
+
+    Raises:
+        QtotError: what the user chose cannot be.
     """
-    return jax.jit(program.init).trace(jax.ShapeDtypeStruct((), np.int32))
+    try:
+        return jax.jit(program.init).trace(jax.ShapeDtypeStruct((), np.int32))
+    except OverflowError as error:  # shapes beyond what an index can say
+        raise QtotError(
+            f"these sizes are beyond any machine ({error}); use a smaller --replay.capacity, "
+            "--collect.envs or --agent.hidden"
+        ) from None
 
 
-def state_shapes(program: Program) -> RunState:
-    """The state before there is one: shapes, and where on the mesh they lie. Enough to lower all
-    programs while the one that makes the state is compiled.
+def placed(program: Program, shapes: RunState) -> RunState:
+    """The shapes of a state, and where on the mesh it will lie. Enough to lower all programs while
+    the one that makes the state is compiled.
     """
 
     def place(spec: PartitionSpec, shapes: Any) -> Any:
@@ -59,7 +66,6 @@ def state_shapes(program: Program) -> RunState:
             shapes,
         )
 
-    shapes = traced_init(program).out_info
     return jax.tree.map(
         place, program.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
     )

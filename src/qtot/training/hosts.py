@@ -5,7 +5,9 @@ Every process is given the same configuration. The first alone writes and speaks
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +70,31 @@ def anyone(flag: bool) -> bool:
     return bool(process_allgather(np.array([flag])).any())
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around what may be refused on one host alone, so that none waits for one that has stopped.
+
+    Raises:
+        QtotError: on every host, if it was raised on any.
+    """
+    wrong: QtotError | None = None
+    try:
+        yield
+    except QtotError as error:
+        wrong = error
+    if anyone(wrong is not None):
+        raise wrong or QtotError("another process could not start; it says why")
+
+
 def create_folder(
     path: Path, facts: dict[str, Any], config: TrainConfig, spec: EnvSpec
 ) -> RunFolder:
     """The run folder, which the first process makes and alone writes.
 
     Raises:
-        QtotError: it cannot be made; every process is told.
+        QtotError: it cannot be made.
     """
-    folder: RunFolder = _Unwritten(path, config, spec)
-    wrong: QtotError | None = None
-    if leads():
-        try:
-            folder = RunFolder.create(path, facts)
-        except QtotError as error:
-            wrong = error
-    if anyone(wrong is not None):
-        raise wrong or QtotError("the first process could not make the run folder; it says why")
-    return folder
+    return RunFolder.create(path, facts) if leads() else _Unwritten(path, config, spec)
 
 
 class _Unwritten(RunFolder):

@@ -236,8 +236,9 @@ class Program(NamedTuple):
             return self.learn_online(state, learn_key, rollout)
         return self._learn_from_replay(state, learn_key, rollout)
 
-    def _count(self, train: TrainState, rollout: Rollout) -> TrainState:
-        """The steps taken, and what was seen in them."""
+    def _count(self, state: SeedState, rollout: Rollout) -> TrainState:
+        """With the steps taken, and what was seen in them."""
+        train = state.train
         stats = jax.tree.map(
             lambda new, old: jnp.where(rollout.active, new, old),
             self.learner.observe(train.stats, rollout.slots),
@@ -249,10 +250,12 @@ class Program(NamedTuple):
     def learn_online(
         self, state: SeedState, key: Key, rollout: Rollout
     ) -> tuple[SeedState, Progress]:
-        """Go through the rollout for some epochs. Counters and running moments move on only
-        afterwards, so that a single update is by the very policy that played it.
+        """Go through the rollout for some epochs. Counters and what the agents see by move on
+        only afterwards, so that a single update is by the very policy that played it.
         """
-        train, active, online = state.train, rollout.active, self.config.online
+        active, online, counted = rollout.active, self.config.online, self._count(state, rollout)
+        stats = counted.stats._replace(obs=state.train.stats.obs)
+        train = state.train._replace(stats=stats)
         peek_key, deal_key = jax.random.split(key)
         batch = self.rollout_batch(peek_key, state.actors, train, rollout.slots, rollout.start)
         if not self.learner.target_networks:
@@ -277,8 +280,8 @@ class Program(NamedTuple):
         train = jax.tree.map(lambda new, old: jnp.where(active, new, old), learned, train)
         metrics = {k: jnp.where(active, jnp.sum(v), 0.0) for k, v in metrics.items()}
         updates = jnp.where(active, float(online.epochs * online.minibatches), 0.0)
-        state = state._replace(train=self._count(train, rollout))
-        return state, Progress(rollout.tally, metrics, updates)
+        train = train._replace(stats=counted.stats, env_steps=counted.env_steps)
+        return state._replace(train=train), Progress(rollout.tally, metrics, updates)
 
     def _deal(self, key: Key) -> Int[Array, "parts E"]:
         """The environments in random order, dealt to minibatches: of every shard equally many."""
@@ -299,7 +302,7 @@ class Program(NamedTuple):
         assert self.replay is not None
         assert state.replay is not None
         collect, tally = self.config.collect, rollout.tally
-        train = self._count(state.train, rollout)
+        train = self._count(state, rollout)
         replay = self.replay.add(state.replay, *self._stored(rollout.slots, rollout.start))
         ready = self.replay.stored(replay) * collect.envs >= self.config.replay.warmup
         unit = tally.transitions if collect.update_unit == "step" else tally.episodes

@@ -25,11 +25,11 @@ from qtot.training.compile import (
     compiling,
     lowering,
     no_collections,
-    state_shapes,
+    placed,
     traced_init,
 )
 from qtot.training.display import Display
-from qtot.training.hosts import anyone, create_folder, fetch, leads
+from qtot.training.hosts import anyone, create_folder, fetch, leads, together
 from qtot.training.ingraph import Program
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
@@ -47,22 +47,24 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written.
         KeyboardInterrupt: after the parameters reached so far have been saved.
     """
-    config = validate(config)
-    program = Program.make(make_env(config.env), config)
-    spec, memory = program.collector.env.spec, check_memory(program)
-    device = device_facts() | {"mesh": dict(program.mesh.shape)}
-    facts = {
-        "config": config.to_dict(),
-        "env": spec.to_dict(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "device": device,
-        "settings": prepare().to_dict(),
-        "bytes": memory,
-        "shards": program.collector.shards.pieces,
-    }
-    folder = create_folder(out, facts, config, spec)
-    online = traced_init(program).out_info.seeds.train.online
+    with together():
+        config = validate(config)
+        program = Program.make(make_env(config.env), config)
+        init = traced_init(program)
+        spec, memory = program.collector.env.spec, check_memory(program, init.out_info)
+        device = device_facts() | {"mesh": dict(program.mesh.shape)}
+        facts = {
+            "config": config.to_dict(),
+            "env": spec.to_dict(),
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "device": device,
+            "settings": prepare().to_dict(),
+            "bytes": memory,
+            "shards": program.collector.shards.pieces,
+        }
+        folder = create_folder(out, facts, config, spec)
+    online = init.out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet or not leads())
     display.header(
@@ -75,7 +77,7 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         out=str(out),
     )
     with display:
-        Training(program, folder, display).run()
+        Training(program, init, folder, display).run()
     return folder
 
 
@@ -91,6 +93,8 @@ class Training:
     """One run from its first step to its last."""
 
     program: Program
+    init: Any
+    """the program that makes the state, traced"""
     folder: RunFolder
     display: Display
     began: float = 0.0
@@ -156,8 +160,8 @@ class Training:
         began, program = time.perf_counter(), self.program
         self.display.say("compiling ...")
         with no_collections():
-            self.shapes = state_shapes(program)
-            init = compiling(traced_init(program).lower(), runs_once=True)
+            self.shapes = placed(program, self.init.out_info)
+            init = compiling(self.init.lower(), runs_once=True)
             number = jax.ShapeDtypeStruct((), np.int32)
             chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
             self.compiled["chunk"] = compiling(chunk)

@@ -14,8 +14,9 @@ import jax
 from qtot import __version__
 from qtot.envs.stream import see
 from qtot.errors import QtotError
-from qtot.training.compile import traced_init
+from qtot.training.devices import SEED
 from qtot.training.ingraph import Program
+from qtot.training.state import RunState
 
 HEADROOM = 0.8  # of the free memory; the rest is for activations, evaluation and the system
 
@@ -44,23 +45,18 @@ def free_memory() -> int:
     return min(free, int(limit)) if limit.isdigit() else free
 
 
-def check_memory(program: Program) -> dict[str, int]:
+def check_memory(program: Program, shapes: RunState) -> dict[str, int]:
     """Bytes of the replay, of a rollout on its way there, and of networks and environments, for
-    all seeds.
+    all seeds: those on one device, or on all CPU devices of this host, which share its memory.
 
     Raises:
         QtotError: they would not fit; says the largest capacity that does, or what else to shrink.
     """
-    config, ring = program.config, program.replay
-    try:
-        seeds = traced_init(program).out_info.seeds
-    except QtotError:  # of the user's own options
-        raise
-    except (TypeError, OverflowError, ValueError) as error:  # shapes beyond what an index can say
-        raise QtotError(
-            f"these sizes are beyond any machine ({error}); use a smaller --replay.capacity, "
-            "--collect.envs or --agent.hidden"
-        ) from None
+    config, ring, seeds = program.config, program.replay, shapes.seeds
+    devices = list(program.mesh.devices.flat)
+    together = sum(d.process_index == jax.process_index() for d in devices)
+    here = together if devices[0].platform == "cpu" else 1
+    part, copies = here / len(devices), here / program.mesh.shape[SEED]
     if ring is None:
         actors, env = seeds.actors, program.collector.env
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), actors.stream)
@@ -70,11 +66,12 @@ def check_memory(program: Program) -> dict[str, int]:
         per_row = (program.collector.slots + 1) * slot + nbytes(actors.memory)
     else:
         per_row = nbytes(seeds.replay) / ring.rows
+    per_row *= part
     need = {
-        "replay": nbytes(seeds.replay),
+        "replay": int(part * nbytes(seeds.replay)),
         "rollout": int(per_row),
-        "networks": 2 * nbytes(seeds.train),  # and their gradients
-        "environments": nbytes(seeds.actors),
+        "networks": int(2 * copies * nbytes(seeds.train)),  # and their gradients
+        "environments": int(part * nbytes(seeds.actors)),
     }
     budget, total = int(HEADROOM * free_memory()), sum(need.values())
     if total > budget:
