@@ -1,8 +1,8 @@
 """Wall clock to a greedy win rate or return: the median over seeds, each a run of its own.
 
     python benchmarks/time_to.py --env smax/3m --threshold .65 --seeds 5
-    python benchmarks/time_to.py --env mpe/simple_spread --metric return --threshold -44 \\
-        -- --steps 500000 --evaluation.every 50000
+    python benchmarks/time_to.py --env mpe/simple_spread --metric return --threshold -43.4 \\
+        -- --steps 2000000 --log-every 50000 --evaluation.every 50000 --evaluation.episodes 512
 
 What stands after ``--`` goes to ``qtot train``, which is started once per seed, one after another,
 so that the process settings it makes for itself count, too.
@@ -85,6 +85,8 @@ def main() -> None:
     rows = []
     for seed in range(args.seed, args.seed + args.seeds):
         found = evaluations(run_once(args.env, seed, args.flags), args.metric)
+        if not found:
+            sys.exit(f"{args.env} reports no {args.metric}; name another with --metric")
         row = first_above(found, args.threshold)
         rows.append({"seed": seed, **row, "last": found[-1]["value"]})
         print(f"seed {seed}: {row['seconds']:.1f} s", file=sys.stderr)

@@ -82,19 +82,20 @@ def test_the_default_presets_use_eight_devices():
 
 
 HOST = """
-import sys, qtot
+import json, sys, qtot
 from qtot.training.hosts import join
 join(sys.argv[2])
 import everything
 with everything.registered():
     from qtot.api import train_config
     from small import BUSY, small_config
-    config = small_config(everything.NAME, **{**BUSY, "steps": 120, "log_every": 60})
+    changes = json.loads(sys.argv[3])
+    config = small_config(everything.NAME, **{**BUSY, "steps": 120, "log_every": 60, **changes})
     train_config(config, sys.argv[1], quiet=True)
 """
 
 
-def launch(out: Path, hosts: str, devices: int) -> subprocess.Popen[str]:
+def launch(out: Path, hosts: str, devices: int, **changes: Any) -> subprocess.Popen[str]:
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
@@ -102,7 +103,7 @@ def launch(out: Path, hosts: str, devices: int) -> subprocess.Popen[str]:
         "QTOT_TUNE": "0",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", HOST, str(out), hosts],
+        [sys.executable, "-c", HOST, str(out), hosts, json.dumps(changes)],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -135,6 +136,14 @@ def test_two_hosts_train_what_one_would(tmp_path: Path):
         jax.tree.leaves(one.params().online), jax.tree.leaves(two.params().online), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_agents_without_memory_train_on_two_devices(tmp_path: Path):
+    """XLA does not spread arrays that are empty."""
+    agent = {"memory": "none"}
+    run = launch(tmp_path / "run", f"127.0.0.1:{free_port()},1,0", 2, agent=agent)
+    _, err = run.communicate(timeout=600)
+    assert run.returncode == 0, err
 
 
 def test_what_one_host_refuses_stops_all(tmp_path: Path):

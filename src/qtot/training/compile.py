@@ -60,11 +60,12 @@ def placed(program: Program, shapes: RunState) -> RunState:
     """
 
     def place(spec: PartitionSpec, shapes: Any) -> Any:
-        where = NamedSharding(program.mesh, spec)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where, weak_type=x.weak_type),
-            shapes,
-        )
+        def at(x: Any) -> jax.ShapeDtypeStruct:
+            # XLA puts what is empty (the memory of agents without one) everywhere.
+            where = NamedSharding(program.mesh, spec if x.size else PartitionSpec())
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where, weak_type=x.weak_type)
+
+        return jax.tree.map(at, shapes)
 
     return jax.tree.map(
         place, program.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
