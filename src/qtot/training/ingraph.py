@@ -144,21 +144,49 @@ class Program(NamedTuple):
     def _seeds(self, seed: Int[Array, ""]) -> Int[Array, "seeds"]:
         return seed + jnp.arange(self.config.seeds)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether caches are what counts."""
+        return self.mesh.devices.flat[0].platform == "cpu"
+
+    @property
+    def abreast(self) -> int:
+        """Seeds of a device that go on at the same time. A CPU's cache has room for one; but a
+        replay is not to be carried through a loop over seeds, which would copy it.
+        """
+        here = self.config.seeds // self.mesh.shape[SEED]
+        return 1 if self.on_cpu and self.replay is None else here
+
     def side_by_side(
         self, f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0
     ) -> Callable[..., Any]:
-        """``f`` of one seed, for those of a device. One alone needs no ``vmap``, which takes long
-        to trace through loops.
+        """``f`` of one seed, for those of a device: under ``vmap``, or one after another. One alone
+        needs neither, and ``vmap`` takes long to trace through loops.
+
+        Args:
+            f: of one seed.
+            in_axes: as in ``vmap``; an argument is either whole the same for all, None, or not.
+            out_axes: the same of the results.
         """
-        if self.config.seeds > self.mesh.shape[SEED]:
+        alone = self.config.seeds == self.mesh.shape[SEED]
+        if self.abreast > 1:
             return jax.vmap(f, in_axes, out_axes)
 
-        def alone(*args: Any) -> Any:
+        def one_by_one(*args: Any) -> Any:
             axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-            result = f(*along(axes, args, lambda x: x[0]))
-            return along(out_axes, result, lambda x: x[None])
+            if alone:
+                result = f(*along(axes, args, lambda x: x[0]))
+                return along(out_axes, result, lambda x: x[None])
 
-        return alone
+            def one(own: tuple[Any, ...]) -> Any:
+                rest = iter(own)
+                given = zip(axes, args, strict=True)
+                return f(*(x if axis is None else next(rest) for axis, x in given))
+
+            each = zip(axes, args, strict=True)
+            return jax.lax.map(one, tuple(x for axis, x in each if axis is not None))
+
+        return one_by_one
 
     def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
@@ -197,13 +225,12 @@ class Program(NamedTuple):
         """
         sequences, slots = len(jax.tree.leaves(picked)[0]), self.collector.slots + 1
         numbers = slots * self.learner.n_agents * max(self.learner.agent.hidden, 1)
-        numbers *= self.config.seeds // self.mesh.shape[SEED]  # side by side
-        whole = self.mesh.devices.flat[0].platform != "cpu"
+        numbers *= self.abreast
         pieces = next(
             n
             for n in range(1, sequences + 1)
             if sequences % n == 0
-            and (whole or n == sequences or numbers * sequences // n <= CACHED)
+            and (not self.on_cpu or n == sequences or numbers * sequences // n <= CACHED)
         )
         return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), picked)
 
