@@ -108,8 +108,16 @@ def update_gflop(spec: EnvSpec, config: TrainConfig) -> float:
     per_state = hyper + s * e + s * e + e + n * e + e  # b_1, V(s), the mixing itself
     whole = config.replay.sequences == "episodes"
     time_steps = spec.episode_limit if whole else config.replay.length
-    slots = config.replay.batch * ((time_steps + 1) * n * per_agent + time_steps * per_state)
-    return 4 * 2 * slots / 1e9
+    online = config.data == "online"
+    agents = 3 + (1 / config.online.epochs if online else 1)  # the targets' agents: once a rollout
+    slots = agents * (time_steps + 1) * n * per_agent + 4 * time_steps * per_state
+    return 2 * sequences(config) * slots / 1e9
+
+
+def sequences(config: TrainConfig) -> int:
+    """Of an update."""
+    online = config.data == "online"
+    return config.collect.envs // config.online.minibatches if online else config.replay.batch
 
 
 class Piece(NamedTuple):
@@ -178,14 +186,16 @@ class Training:
         assert ring is not None
         assert seed.replay is not None
         stored: Any = ring.read(seed.replay, *ring.pick(seed.replay, seed.key, batch)).slots
-        return self.program.codec.decode(stored)
+        return self.program.from_replay.codec.decode(stored)
 
     def _updates(self, seed: SeedState) -> Any:
         assert seed.replay is not None
         replay = seed.replay
 
         def update(i: Any, train: Any) -> Any:
-            return self.program.update(train, replay, jax.random.fold_in(seed.key, i))[0]
+            return self.program.from_replay.update(train, replay, jax.random.fold_in(seed.key, i))[
+                0
+            ]
 
         return jax.lax.fori_loop(0, LOOP, update, seed.train).online
 

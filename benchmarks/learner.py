@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import jax
 from common import (
     LOOP,
     Limits,
@@ -43,7 +42,9 @@ def measure(name: str, config: TrainConfig, repeats: int) -> dict[str, Any]:
     sample_s = median(seconds(sample, repeats))
     limits = Limits.measure()
     gflop = update_gflop(training.spec, config)
-    read = nbytes(jax.eval_shape(sample))
+    ring, stored = training.program.replay, training.state.seeds.replay
+    assert ring is not None
+    read = nbytes(stored) / (ring.rows * ring.envs) * config.replay.batch
     return {
         "shapes": name,
         "env": config.env,

@@ -74,13 +74,13 @@ def update_s(spec: EnvSpec, config: TrainConfig) -> float:
 
 def of_agents(n: int) -> tuple[float, float, str]:
     """Seconds, units, and what a unit is."""
-    return update_s(invented(n), configure("smax/3m")), n, "agent"
+    return update_s(invented(n), configure("smax/3m", data="replay")), n, "agent"
 
 
 def of_width(width: int) -> tuple[float, float, str]:
     """GFLOP as ``common`` counts them."""
     spec = invented(5)
-    config = configure("smax/3m", agent={"encoder": (width,), "hidden": width})
+    config = configure("smax/3m", data="replay", agent={"encoder": (width,), "hidden": width})
     return update_s(spec, config), update_gflop(spec, config), "GFLOP"
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from common import Limits, Training, configure, median, report, update_gflop
+from common import Limits, Training, configure, median, report, sequences, update_gflop
 
 
 def measure(env: str, algo: str, chunks: int, chunk_steps: int) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def measure(env: str, algo: str, chunks: int, chunk_steps: int) -> dict[str, Any
         "compile_s": compile_s,
         "steps_per_s": median(p.rate for p in pieces),
         "updates_per_s": updates_per_s,
-        "batch": config.replay.batch,
+        "batch": sequences(config),
         "length": config.replay.length,
         "learner_of_peak": gflop * updates_per_s / limits.gflops,
     }

@@ -256,14 +256,14 @@ BUGS: dict[str, Bug] = {
     ),
     "more_environments_learn_less": Bug(
         "more parallel environments silently mean fewer updates per step",
-        "training/ingraph.py",
+        "training/from_replay.py",
         "jnp.where(ready, unit * collect.update_ratio, 0.0)",
         "jnp.where(ready, unit / collect.envs * collect.update_ratio, 0.0)",
         (f"{RATIO}[step]", f"{RATIO}[episode]"),
     ),
     "fractions_of_an_update_are_lost": Bug(
         "more parallel environments silently mean fewer updates per step (or more)",
-        "training/ingraph.py",
+        "training/from_replay.py",
         "credit = state.credit + jnp.where(ready,",
         "credit = jnp.where(ready,",
         (f"{RATIO}[step]",),
@@ -353,7 +353,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a_rollout_is_learned_from_under_the_next_epsilon": Bug(
         "an on-policy method learns from another policy than the one that played",
-        "training/ingraph.py",
+        "training/online.py",
         "train = state.train._replace(stats=stats)",
         "train = counted",
         ("test_on_policy.py::test_the_rollout_is_learned_from_by_the_policy_that_played_it",),

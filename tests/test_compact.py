@@ -96,10 +96,10 @@ def test_what_was_played_is_what_is_learned_from(env: str):
     def play(seed: Any) -> Any:
         state = program.init_seed(seed)
         slots = program.collect(state.key, state.actors, state.train, jnp.ones(()))[1]
-        return slots, program.codec.decode(program.codec.encode(slots))
+        return slots, program.from_replay.codec.decode(program.from_replay.codec.encode(slots))
 
     was, now = jax.tree.map(np.asarray, play(np.int32(0)))
     derived = program.collector.env.spec.state_source == "concatenated observations"
-    assert bool(program.codec.obs_sizes) == derived
+    assert bool(program.from_replay.codec.obs_sizes) == derived
     for name, a, b in zip(Slots._fields, was, now, strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)

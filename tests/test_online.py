@@ -75,7 +75,7 @@ def test_an_epoch_deals_every_environment_once():
     program = Program.make(
         make_env("probe/chain"), online_config("probe/chain", collect={"envs": 32})
     )
-    deal = jax.jit(program._deal)
+    deal = jax.jit(program.online.deal)
     dealt = [np.asarray(deal(jax.random.key(i))) for i in range(2)]
     for order in dealt:
         assert order.shape == (4, 8)

@@ -131,7 +131,7 @@ def test_what_is_explored_follows_environment_steps(envs, quick_compile):
     replay = state.seeds.replay
     rows = int(replay.written) * program.replay.stride
     assert rows <= program.replay.rows * program.replay.stride  # nothing was overwritten
-    slots = jax.jit(program.codec.decode)(replay.slots)
+    slots = jax.jit(program.from_replay.codec.decode)(replay.slots)
     action, valid = (
         np.asarray(x[0, :rows]).reshape(rows * envs, -1) for x in (slots.action, slots.valid)
     )

@@ -15,10 +15,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from qtot.config import TrainConfig
-from qtot.core.compact import Codec, Stored
 from qtot.core.learner import Learner, PolicyParams, TrainState
 from qtot.core.methods import method
-from qtot.core.replay import Replay, ReplayState
+from qtot.core.replay import Replay
 from qtot.core.shards import ALONE, Shards
 from qtot.envs.base import JaxEnv
 from qtot.envs.dice import hashed, root_key
@@ -26,12 +25,11 @@ from qtot.envs.spec import EnvSpec
 from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.training.collect import Actors, Collector, Tally
 from qtot.training.devices import DATA, SEED, lay_out
+from qtot.training.from_replay import FromReplay
+from qtot.training.learning import Parts, traced_once
+from qtot.training.online import Online
 from qtot.training.state import SEED_AXES, SEED_SPECS, Progress, Rollout, RunState, SeedState
-from qtot.types import Batch, Key, PyTree, SequenceStart, Slots
-
-CACHED = 170_000
-"""numbers of a recurrent layer, over all slots of a piece, for which a core's cache (2 MB) is large
-enough: measured, where half or twice as many are no faster"""
+from qtot.types import Key, PyTree, SequenceStart, Slots
 
 
 def make_learner(spec: EnvSpec, config: TrainConfig, shards: Shards = ALONE) -> Learner:
@@ -95,11 +93,20 @@ class Program(NamedTuple):
         return SEED_AXES if self.replay is not None else SEED_AXES._replace(replay=None)
 
     @property
-    def codec(self) -> Codec:
-        """How slots are stored."""
-        spec = self.collector.env.spec
-        derived = spec.state_source == "concatenated observations"
-        return Codec(spec.max_actions, self.config.replay.dtype, spec.obs_sizes if derived else ())
+    def parts(self) -> Parts:
+        """What learning needs of this program."""
+        return Parts(self.config, self.learner, self.collector, self.abreast if self.on_cpu else 0)
+
+    @property
+    def online(self) -> Online:
+        """Learning from each rollout as it comes."""
+        return Online(self.parts)
+
+    @property
+    def from_replay(self) -> FromReplay:
+        """Learning from what is stored."""
+        assert self.replay is not None
+        return FromReplay(self.parts, self.replay)
 
     @property
     def specs(self) -> RunState:
@@ -122,14 +129,12 @@ class Program(NamedTuple):
         if self.replay is None:
             return SeedState(train, actors, None, jnp.zeros(()), run_key)
         slot, start = jax.eval_shape(
-            lambda: self._stored(
+            lambda: (
                 self.collector.peek(run_key, actors, train.online, train.stats, jnp.zeros(())),
                 SequenceStart(actors.memory, actors.prev_action),
             )
         )
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape[2:], x.dtype), slot)
-        first = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), start)
-        replay = self.replay.init(example, first)
+        replay = self.from_replay.init(slot, start)
         return SeedState(train, actors, replay, jnp.zeros(()), run_key)
 
     def init(self, seed: Int[Array, ""]) -> RunState:
@@ -194,57 +199,6 @@ class Program(NamedTuple):
         """One rollout."""
         return self.collector.collect(key, actors, train.online, train.stats, epsilon)
 
-    def _stored(self, slots: Slots, start: SequenceStart) -> tuple[Stored, SequenceStart]:
-        """A rollout in the form in which the replay keeps it."""
-        if self.collector.whole_episodes:  # memory is zero there: store nothing
-            start = start._replace(memory=start.memory[..., :0])
-        return self.codec.encode(slots), start
-
-    def update(
-        self, train: TrainState, replay: ReplayState, key: Key
-    ) -> tuple[TrainState, dict[str, Array]]:
-        """One learner update on sequences from the replay."""
-        ring = self.replay
-        assert ring is not None
-
-        def read(picked: tuple[Array, Array]) -> Batch:
-            batch = ring.read(replay, *picked)
-            stored: Any = batch.slots
-            batch = batch._replace(slots=self.codec.decode(stored))
-            if self.collector.whole_episodes:  # they start from an empty memory
-                memory = train.online.initial_memory(batch.start.prev_action.shape[0])
-                batch = batch._replace(start=batch.start._replace(memory=memory))
-            return batch
-
-        picked = ring.pick(replay, key, self.config.replay.batch)
-        return self.learner.update(train, self._pieces(picked), read)
-
-    def _pieces(self, picked: PyTree) -> PyTree:
-        """Arrays over the sequences of an update, cut into pieces ``[pieces, B, ...]`` that fit
-        into a CPU's cache; elsewhere, all is one piece.
-        """
-        sequences, slots = len(jax.tree.leaves(picked)[0]), self.collector.slots + 1
-        numbers = slots * self.learner.n_agents * max(self.learner.agent.hidden, 1)
-        numbers *= self.abreast
-        pieces = next(
-            n
-            for n in range(1, sequences + 1)
-            if sequences % n == 0
-            and (not self.on_cpu or n == sequences or numbers * sequences // n <= CACHED)
-        )
-        return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), picked)
-
-    def rollout_batch(
-        self, key: Key, after: Actors, train: TrainState, slots: Slots, start: SequenceStart
-    ) -> Batch:
-        """A rollout as it is, to be learned from once; a piece of a stream gets its slot T."""
-        if self.collector.whole_episodes:
-            memory = train.online.initial_memory(start.prev_action.shape[0])
-            return Batch(slots, start._replace(memory=memory))
-        epsilon = self.learner.epsilon(train.env_steps)
-        last = self.collector.peek(key, after, train.online, train.stats, epsilon)
-        return Batch(jax.tree.map(lambda x, y: jnp.concatenate([x, y]), slots, last), start)
-
     def iterate(self, state: SeedState, iteration: Int[Array, ""]) -> tuple[SeedState, Progress]:
         """Collect once, then learn as often as the experience has earned."""
         key = hashed(jax.random.fold_in(state.key, iteration))
@@ -259,104 +213,8 @@ class Program(NamedTuple):
         )
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
         state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
-        if state.replay is None:
-            return self.learn_online(state, learn_key, rollout)
-        return self._learn_from_replay(state, learn_key, rollout)
-
-    def _count(self, state: SeedState, rollout: Rollout) -> TrainState:
-        """With the steps taken, and what was seen in them."""
-        train = state.train
-        stats = jax.tree.map(
-            lambda new, old: jnp.where(rollout.active, new, old),
-            self.learner.observe(train.stats, rollout.slots),
-            train.stats,
-        )
-        steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
-        return train._replace(env_steps=steps, stats=stats)
-
-    def learn_online(
-        self, state: SeedState, key: Key, rollout: Rollout
-    ) -> tuple[SeedState, Progress]:
-        """Go through the rollout for some epochs. Counters and what the agents see by move on
-        only afterwards, so that a single update is by the very policy that played it.
-        """
-        active, online, counted = rollout.active, self.config.online, self._count(state, rollout)
-        stats = counted.stats._replace(obs=state.train.stats.obs)
-        train = state.train._replace(stats=stats)
-        peek_key, deal_key = jax.random.split(key)
-        batch = self.rollout_batch(peek_key, state.actors, train, rollout.slots, rollout.start)
-        if not self.learner.target_networks:
-            # What values the next state stays as it was when the rollout ended: valued anew by the
-            # networks of every minibatch, Q_tot grows without bound.
-            train = train._replace(target=train.online)
-            batch = self.learner.foresee(train, batch)
-
-        def read(chosen: Array) -> Batch:
-            return Batch(
-                slots=jax.tree.map(lambda x: x[:, chosen], batch.slots),
-                start=jax.tree.map(lambda x: x[chosen], batch.start),
-                slow=jax.tree.map(lambda x: x[:, chosen], batch.slow),
-            )
-
-        def update(train: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
-            return self.learner.update(train, self._pieces(chosen), read)
-
-        keys = jax.random.split(deal_key, online.epochs)
-        dealt = jax.vmap(self._deal)(keys)
-        learned, metrics = jax.lax.scan(update, train, dealt.reshape(-1, dealt.shape[-1]))
-        train = jax.tree.map(lambda new, old: jnp.where(active, new, old), learned, train)
-        metrics = {k: jnp.where(active, jnp.sum(v), 0.0) for k, v in metrics.items()}
-        updates = jnp.where(active, float(online.epochs * online.minibatches), 0.0)
-        train = train._replace(stats=counted.stats, env_steps=counted.env_steps)
-        return state._replace(train=train), Progress(rollout.tally, metrics, updates)
-
-    def _deal(self, key: Key) -> Int[Array, "parts E"]:
-        """The environments in random order, dealt to minibatches: of every shard equally many."""
-        shards, parts = self.collector.shards, self.config.online.minibatches
-        each = self.collector.envs // shards.pieces
-
-        def one(key: Key) -> Array:
-            return jax.random.permutation(key, each).reshape(parts, -1)
-
-        dealt = jax.vmap(one, out_axes=1)(shards.keys(key))  # [parts, shards, each / parts]
-        dealt += (each * jnp.arange(shards.here))[:, None]
-        return dealt.reshape(parts, -1)
-
-    def _learn_from_replay(
-        self, state: SeedState, key: Key, rollout: Rollout
-    ) -> tuple[SeedState, Progress]:
-        """Store the rollout, then spend the credit that it earns."""
-        assert self.replay is not None
-        assert state.replay is not None
-        collect, tally = self.config.collect, rollout.tally
-        train = self._count(state, rollout)
-        replay = self.replay.add(state.replay, *self._stored(rollout.slots, rollout.start))
-        ready = self.replay.stored(replay) * collect.envs >= self.config.replay.warmup
-        unit = tally.transitions if collect.update_unit == "step" else tally.episodes
-        credit = state.credit + jnp.where(ready, unit * collect.update_ratio, 0.0)
-        train, credit, learned, updates = self._spend(train, replay, key, credit)
-        state = state._replace(train=train, replay=replay, credit=credit)
-        return state, Progress(tally, learned, updates)
-
-    def _spend(
-        self, train: TrainState, replay: ReplayState, key: Key, credit: Float[Array, ""]
-    ) -> tuple[TrainState, Array, dict[str, Array], Array]:
-        """Spend the credit. The replay is only read, so under vmap a seed that has spent its
-        credit waits without a copy of it.
-        """
-        update = traced_once(self.update)
-
-        def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            train, credit, sums = carry
-            train, metrics = update(train, replay, jax.random.fold_in(key, train.updates))
-            return train, credit - 1.0, jax.tree.map(jnp.add, sums, metrics)
-
-        before = train.updates
-        zeros = {k: jnp.zeros(()) for k in jax.eval_shape(update, train, replay, key)[1]}
-        train, credit, sums = jax.lax.while_loop(
-            lambda carry: carry[1] >= 1.0, body, (train, credit, zeros)
-        )
-        return train, credit, sums, (train.updates - before).astype(jnp.float32)
+        learning = self.online if state.replay is None else self.from_replay
+        return learning.learn(state, learn_key, rollout)
 
     def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
         """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
@@ -416,8 +274,3 @@ def along(axes: Any, tree: PyTree, f: Callable[[Array], Array]) -> PyTree:
         tree,
         is_leaf=lambda x: x is None,
     )
-
-
-def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f``, whose second trace (after one for its shapes) is taken from the first."""
-    return jax.jit(f, inline=True)

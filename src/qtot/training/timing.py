@@ -67,13 +67,13 @@ def parts(program: Program) -> dict[str, Callable[[RunState], Any]]:
 
     def update(seed: SeedState) -> Any:
         if seed.replay is not None:
-            return program.update(seed.train, seed.replay, seed.key)[0].online
+            return program.from_replay.update(seed.train, seed.replay, seed.key)[0].online
         shapes = jax.eval_shape(
             lambda: program.collect(seed.key, seed.actors, seed.train, jnp.ones(()))[1:]
         )
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         rollout = Rollout(*nothing, active=jnp.ones((), bool))
-        return program.learn_online(seed, seed.key, rollout)[0].train.online
+        return program.online.learn(seed, seed.key, rollout)[0].train.online
 
     return {
         name: over_seeds(program, f)

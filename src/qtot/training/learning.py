@@ -1,0 +1,58 @@
+"""What both ways to learn share: counting what was played, and cutting an update into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qtot.config import TrainConfig
+from qtot.core.learner import Learner, TrainState
+from qtot.training.collect import Collector
+from qtot.training.state import Rollout, SeedState
+from qtot.types import PyTree
+
+CACHED = 170_000
+"""numbers of a recurrent layer, over all slots of a piece, for which a core's cache (2 MB) is large
+enough: measured, where half or twice as many are no faster"""
+
+
+class Parts(NamedTuple):
+    """What learning needs of a training program."""
+
+    config: TrainConfig
+    learner: Learner
+    collector: Collector
+    abreast: int
+    """seeds that share a CPU's cache at the same time; 0 where caches do not count"""
+
+    def counted(self, state: SeedState, rollout: Rollout) -> TrainState:
+        """With the steps taken, and what was seen in them."""
+        train = state.train
+        stats = jax.tree.map(
+            lambda new, old: jnp.where(rollout.active, new, old),
+            self.learner.observe(train.stats, rollout.slots),
+            train.stats,
+        )
+        steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
+        return train._replace(env_steps=steps, stats=stats)
+
+    def cut(self, picked: PyTree) -> PyTree:
+        """Arrays over the sequences of an update, cut into pieces ``[pieces, B, ...]`` that fit
+        into a CPU's cache; elsewhere, all is one piece.
+        """
+        sequences, slots = len(jax.tree.leaves(picked)[0]), self.collector.slots + 1
+        numbers = slots * self.learner.n_agents * max(self.learner.agent.hidden, 1) * self.abreast
+        pieces = next(
+            n
+            for n in range(1, sequences + 1)
+            if sequences % n == 0 and (n == sequences or numbers * sequences // n <= CACHED)
+        )
+        return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), picked)
+
+
+def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f``, whose second trace (after one for its shapes) is taken from the first."""
+    return jax.jit(f, inline=True)
