@@ -306,3 +306,15 @@ def test_a_recurrent_agent_remembers_and_a_memoryless_one_cannot(tmp_path):
         returns[memory] = sorted(row["return"] for row in qtot.evaluate(run, episodes=256))
     assert returns["gru"] == [1.0, 1.0]
     assert returns["none"] == pytest.approx([0.5, 0.5], abs=0.12)
+
+
+@pytest.mark.parametrize(("asked", "marked"), [("float32", "HIGHEST"), ("tf32", "HIGH")])
+def test_every_product_has_the_precision_that_was_asked_for(asked: str, marked: str):
+    """Left to itself, JAX takes tf32 on a GPU: silently, and for some products only."""
+    config = small_config("probe/memory", agent={"memory": "gru"}, matmul_precision=asked)
+    program = Program.make(make_env(config.env), config)
+    state = jax.eval_shape(program.init, config.seed)
+    text = jax.jit(program.chunk).lower(state, jnp.int32(0)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) > 20
+    assert all(f"precision = [{marked}, {marked}]" in line for line in products)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qtot.config import TrainConfig, nested_replace
+from qtot.config import TrainConfig, nested_replace, products
 from qtot.core.learner import Learner, PolicyParams
 from qtot.envs import make_env
 from qtot.envs.check import check_env
@@ -171,7 +171,8 @@ def evaluate(
     play = _player(run.config.env, run.learner, episodes)
     rows = []
     for s in run.seeds:
-        played = play(run.params(s), evaluation_key(s, FRESH + seed))
+        with jax.default_matmul_precision(products(run.config)):
+            played = play(run.params(s), evaluation_key(s, FRESH + seed))
         means = {k: float(v) for k, v in summarise(played).items()}
         spread = float(np.std(played.episode_return))
         rows.append({"seed": s, "episodes": episodes, **means, "return_std": spread})

@@ -41,6 +41,7 @@ class Policy:
         n, o = spec.n_agents, spec.obs_size
 
         @jax.jit
+        @jax.default_matmul_precision("float32")
         def q_values(obs: Array, prev_action: Array, hidden: Array) -> tuple[Array, Array]:
             # The team's other places stay empty: an agent's Q reads nothing but its own.
             me = self.index

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from qtot.config import TrainConfig
+from qtot.config import TrainConfig, products
 from qtot.core.learner import Learner, PolicyParams, TrainState
 from qtot.core.methods import method
 from qtot.core.replay import Replay
@@ -115,9 +115,14 @@ class Program(NamedTuple):
         return RunState(seeds, P())  # pyright: ignore[reportArgumentType]
 
     def spread(self, f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-        """``f`` on every device, each with its part."""
+        """``f`` on every device, each with its part, in the precision that was asked for."""
+
+        def precise(*args: Any) -> Any:
+            with jax.default_matmul_precision(products(self.config)):
+                return f(*args)
+
         return jax.shard_map(
-            f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+            precise, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
 
     def init_seed(self, seed: Int[Array, ""]) -> SeedState:
