@@ -93,7 +93,8 @@ def update_gflop(spec: EnvSpec, config: TrainConfig) -> float:
     """Useful GFLOP of one QMIX update, matrix products only, counted from the formulas.
 
     Online networks forward and backward (twice the forward), target networks forward: agents over
-    T+1 slots, mixers over T. Elementwise work, optimiser and sampling are not counted.
+    T+1 slots, mixers over T; learning online, the targets' agents once a rollout. Elementwise work,
+    optimiser and sampling are not counted.
     """
     agent, mixer = config.agent, config.mixer
     n, inputs = spec.n_agents, spec.obs_size
@@ -193,9 +194,8 @@ class Training:
         replay = seed.replay
 
         def update(i: Any, train: Any) -> Any:
-            return self.program.from_replay.update(train, replay, jax.random.fold_in(seed.key, i))[
-                0
-            ]
+            key = jax.random.fold_in(seed.key, i)
+            return self.program.from_replay.update(train, replay, key)[0]
 
         return jax.lax.fori_loop(0, LOOP, update, seed.train).online
 
@@ -213,7 +213,8 @@ def same_size(env: str, **changes: Any) -> TrainConfig:
     """The sizes at which learners are compared: JaxMARL's small QMIX (GRU 64, mixing network 32,
     hypernetworks 64, 8 environments, 32 sequences of 128 slots), otherwise the default preset.
     """
-    agent = {"encoder": (64,), "hidden": 64, "layer_norm": False, "prev_action": False}
+    sizes = {"encoder": (64,), "hidden": 64, "memory": "gru"}
+    agent = {**sizes, "layer_norm": False, "prev_action": False}
     return configure(
         env,
         agent=agent,

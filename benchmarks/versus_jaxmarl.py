@@ -136,6 +136,7 @@ def translated(env: str, rival: dict[str, Any], before: int) -> TrainConfig:
         agent={
             "encoder": (rival["HIDDEN_SIZE"],),
             "hidden": rival["HIDDEN_SIZE"],
+            "memory": "gru",
             "prev_action": False,
             "layer_norm": False,
         },

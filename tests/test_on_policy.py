@@ -15,7 +15,7 @@ import everything
 import oracle
 import qtot
 from qtot.api import train_config
-from qtot.core.learner import Learner, TrainState
+from qtot.core.learner import Learner, Statistics, TrainState
 from qtot.envs import make_env
 from qtot.errors import QtotError
 from qtot.training import resources
@@ -47,7 +47,7 @@ class Spy(Learner):
 
     def update(self, state: TrainState, batch: Any, read: Any) -> Any:
         whole = read(jnp.concatenate(list(batch)))
-        note(LEARNED, (whole, self.epsilon(state.env_steps)))
+        note(LEARNED, (whole, self.epsilon(state.env_steps), state.stats))
         return super().update(state, batch, read)
 
 
@@ -68,6 +68,8 @@ class Rollout(NamedTuple):
     before: TrainState
     batch: Batch
     epsilon: float
+    stats: Statistics
+    """by which it was learned from"""
     acted: list[tuple[np.ndarray, ...]]
     """logits, actions and epsilon of every slot played, and of the one that was only seen"""
     after: TrainState
@@ -106,8 +108,8 @@ def played(sequences: str) -> list[Rollout]:
         state, progress = iterate(state, jnp.int32(i))
         jax.effects_barrier()
         assert float(progress.updates) == len(LEARNED) == 1
-        batch, epsilon = LEARNED[0]
-        rollouts.append(Rollout(before, batch, float(epsilon), list(ACTED), state.train))
+        batch, epsilon, stats = LEARNED[0]
+        rollouts.append(Rollout(before, batch, float(epsilon), stats, list(ACTED), state.train))
     return rollouts
 
 
@@ -149,12 +151,18 @@ def test_the_rollout_is_learned_from_by_the_policy_that_played_it(sequences: str
 
 
 @pytest.mark.parametrize("sequences", SEQUENCES)
-def test_what_was_seen_is_counted_after_it_is_learned_from(sequences: str):
+def test_what_agents_see_by_is_counted_after_it_is_learned_from(sequences: str):
+    """States and rewards, by which nobody acts, are counted before: else the first rollout would
+    be learned from raw.
+    """
     for rollout in played(sequences):
         valid = rollout.batch.slots.valid[: LENGTH if sequences == "segments" else None]
         steps = int(rollout.after.env_steps) - int(rollout.before.env_steps)
         assert steps == valid.sum() > 0
         assert float(rollout.after.stats.obs.n) == float(rollout.after.env_steps)
+        assert float(rollout.stats.obs.n) == float(rollout.before.env_steps)
+        for known in (rollout.stats.state, rollout.stats.reward):
+            assert float(known.n) == float(rollout.after.env_steps)
         assert int(rollout.after.updates) == int(rollout.before.updates) + 1
         expected = 0.9 - 0.8 * min(int(rollout.before.env_steps) / 60, 1)
         assert rollout.epsilon == pytest.approx(expected, rel=1e-5)

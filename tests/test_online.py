@@ -21,6 +21,7 @@ from qtot.envs.probes import KNOWN
 from qtot.errors import QtotError
 from qtot.presets import preset_config
 from qtot.training.ingraph import Program
+from qtot.training.state import SeedState
 from qtot.types import Batch
 from small import q_tot_by_state, small_config, trained
 
@@ -128,3 +129,22 @@ def test_what_cannot_be_learned_online_is_said():
         validate(online_config("probe/chain", online={"minibatches": 3}))
     with pytest.raises(QtotError, match="coma learns on-policy: --data must be online"):
         validate(online_config("probe/chain", "coma", data="replay"))
+
+
+def test_seeds_abreast_learn_what_they_learn_one_after_another(quick_compile: None):
+    """As on a GPU, and as on a CPU."""
+    config = online_config("probe/chain", seeds=3)
+    program = Program.make(make_env(config.env), config)
+    state = jax.jit(program.init)(config.seed).seeds
+    assert program.abreast == 1
+
+    def both(seeds: SeedState) -> Any:
+        step = functools.partial(program.side_by_side, program.iterate, out_axes=(program.axes, 0))
+        one_by_one = step(in_axes=(program.axes, None))(seeds, jnp.int32(0))
+        return one_by_one, jax.vmap(program.iterate, (0, None))(seeds, jnp.int32(0))
+
+    one_by_one, abreast = jax.jit(both)(state)
+    close(one_by_one[0].train, abreast[0].train, rtol=1e-5, atol=1e-6)
+    close(one_by_one[1], abreast[1], rtol=1e-5, atol=1e-6)
+    moved = jax.tree.leaves(one_by_one[0].train.online)[0]
+    assert (moved[0] != moved[1]).any()

@@ -136,7 +136,7 @@ def test_the_paper_preset_decides_everything_that_learning_depends_on():
         "env", "algo", "preset", "steps", "seed", "seeds", "log_every",
         "target.tau",  # of soft updates
         "replay.length",  # of segments
-        "replay.dtype",  # exact
+        "replay.dtype", "matmul_precision",  # exact
         "data", "online.epochs", "online.minibatches",  # the paper replays
         # see WITHOUT_CRITIC
         "critic.embed", "critic.lr_ratio", "loss.alpha", "loss.opt", "loss.nopt",

@@ -247,6 +247,14 @@ def test_a_replay_that_does_not_fit_is_refused_with_the_capacity_that_does(monke
     assert 0.7 * 160 * 2**20 < said["replay"] <= 160 * 2**20
 
 
+@pytest.mark.parametrize("capacity", [10**15, 10**20, 10**25])
+def test_sizes_beyond_any_machine_are_refused(capacity: int):
+    """Beyond any index, too, which JAX says in several ways."""
+    config = small_config("probe/chain", replay={"capacity": capacity})
+    with pytest.raises(QtotError, match=r"--replay\.capacity"):
+        needed(Program.make(make_env(config.env), config))
+
+
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_what_a_device_must_hold_is_its_part(platform: str):
     """Devices with a memory of their own share the replay; those of a CPU share the memory, and
@@ -314,7 +322,8 @@ def test_every_product_has_the_precision_that_was_asked_for(asked: str, marked: 
     config = small_config("probe/memory", agent={"memory": "gru"}, matmul_precision=asked)
     program = Program.make(make_env(config.env), config)
     state = jax.eval_shape(program.init, config.seed)
-    text = jax.jit(program.chunk).lower(state, jnp.int32(0)).as_text()
+    with jax.default_matmul_precision("bfloat16"):  # whatever JAX is set to
+        text = jax.jit(program.chunk).lower(state, jnp.int32(0)).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert len(products) > 20
     assert all(f"precision = [{marked}, {marked}]" in line for line in products)

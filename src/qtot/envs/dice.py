@@ -3,9 +3,9 @@
 JAX's own generator, Threefry, is a loop of many rounds on a CPU, and a battle of SMAX draws from
 dozens of keys per step. These keys are of other kinds that a package's program takes as well:
 its own ``split`` and ``uniform`` then draw by the kind of the key. What an iteration of training
-draws for itself comes from such keys, too: as code, each use of Threefry takes XLA a tenth of a
-second to compile. Networks begin by Threefry, every iteration's key is made by it, and so is an
-environment's unless it asks for less.
+draws for itself comes from such keys, too, the environments' keys among it: as code, each use of
+Threefry takes XLA a tenth of a second to compile. Networks begin by Threefry, every iteration's key
+is made by it, and so is whatever an environment draws that does not ask for less.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _hash(key: UInt32[Array, "2"], shape: tuple[int, ...], use: int) -> Word:
     """One word per place in ``shape``; ``use`` tells words for one purpose from another's."""
     places = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     places = _mix(places * jnp.uint32(0x9E3779B9) ^ key[0])
-    return _mix(places + (key[1] ^ jnp.uint32(use)))
+    return _mix(places + _mix(key[1] ^ jnp.uint32(use)))
 
 
 def _seed(seed: Array) -> UInt32[Array, "2"]:

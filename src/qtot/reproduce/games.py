@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from qtot.config import TrainConfig, nested_replace
+from qtot.config import TrainConfig, nested_replace, products
 from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import pick
 from qtot.core.mixers.base import MixerInputs
@@ -103,7 +103,8 @@ def play_games(
     began = time.perf_counter()
     first = seeds * np.arange(len(payoffs)) * independent
     over = jax.vmap(jax.vmap(one, (None, 0)))
-    policies, returns = jax.jit(over)(jnp.asarray(payoffs), first[:, None] + jnp.arange(seeds))
+    with jax.default_matmul_precision(products(config)):
+        policies, returns = jax.jit(over)(jnp.asarray(payoffs), first[:, None] + jnp.arange(seeds))
     returns = np.asarray(returns)
     learner = make_learner(template.spec, config)
     return Played(returns, policies, learner, template, time.perf_counter() - began)

@@ -47,7 +47,9 @@ def traced_init(program: Program) -> Any:
     """
     try:
         return jax.jit(program.init).trace(jax.ShapeDtypeStruct((), np.int32))
-    except OverflowError as error:  # shapes beyond what an index can say
+    except QtotError:  # of the user's own options
+        raise
+    except (TypeError, OverflowError, ValueError) as error:  # shapes beyond what an index can say
         raise QtotError(
             f"these sizes are beyond any machine ({error}); use a smaller --replay.capacity, "
             "--collect.envs or --agent.hidden"

@@ -113,7 +113,7 @@ class Display:
             "method": f"{config.algo} · preset {config.preset} · "
             + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
             "parameters": " · ".join(f"{name} {n:,}" for name, n in parameters.items()),
-            "data": self._data(ring, memory),
+            "data": self._data(ring, memory, device),
             "steps": f"{config.steps:,} per seed",
             "run folder": out,
         }
@@ -123,9 +123,11 @@ class Display:
         if "warning" in device:
             self.warn(device["warning"])
 
-    def _data(self, ring: Replay | None, memory: dict[str, int]) -> str:
+    def _data(self, ring: Replay | None, memory: dict[str, int], device: dict[str, Any]) -> str:
         """What is learned from, and how often."""
         config, many = self.config, self.config.seeds > 1
+        whole = device["platform"] == "cpu" or math.prod(device["mesh"].values()) == 1
+        where = "" if whole else " on each device"
         sequences, envs = config.replay.sequences, config.collect.envs
         if ring is None:
             epochs, parts = config.online.epochs, config.online.minibatches
@@ -135,7 +137,7 @@ class Display:
             )
         return (
             f"replay of {ring.rows * ring.envs:,} {sequences} of {ring.stride} slots · "
-            f"{human_bytes(memory['replay'])}{f' for {config.seeds} seeds' * many} · "
+            f"{human_bytes(memory['replay'])}{f' for {config.seeds} seeds' * many}{where} · "
             f"{config.collect.update_ratio:.4g} updates per {config.collect.update_unit} · "
             f"batch {config.replay.batch}"
         )

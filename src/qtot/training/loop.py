@@ -52,17 +52,18 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         program = Program.make(make_env(config.env), config)
         init = traced_init(program)
         spec, memory = program.collector.env.spec, check_memory(program, init.out_info)
-        device = device_facts() | {"mesh": dict(program.mesh.shape)}
-        facts = {
-            "config": config.to_dict(),
-            "env": spec.to_dict(),
-            "versions": versions(),
-            "git_commit": git_commit(),
-            "device": device,
-            "settings": prepare().to_dict(),
-            "bytes": memory,
-            "shards": program.collector.shards.pieces,
-        }
+    device = device_facts() | {"mesh": dict(program.mesh.shape)}
+    facts = {
+        "config": config.to_dict(),
+        "env": spec.to_dict(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "device": device,
+        "settings": prepare().to_dict(),
+        "bytes": memory,
+        "shards": program.collector.shards.pieces,
+    }
+    with together():
         folder = create_folder(out, facts, config, spec)
     online = init.out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}

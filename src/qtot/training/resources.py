@@ -46,8 +46,8 @@ def free_memory() -> int:
 
 
 def check_memory(program: Program, shapes: RunState) -> dict[str, int]:
-    """Bytes of the replay, of a rollout on its way there, and of networks and environments, for
-    all seeds: those on one device, or on all CPU devices of this host, which share its memory.
+    """Bytes of the replay, of a rollout on its way there, and of networks and environments, of all
+    seeds: what one device holds of them, or all CPU devices of this host, which share its memory.
 
     Raises:
         QtotError: they would not fit; says the largest capacity that does, or what else to shrink.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from qtot.envs.dice import hashed
 from qtot.training.compile import Compiled, compiling
 from qtot.training.devices import SEED
 from qtot.training.ingraph import Program
@@ -87,6 +88,7 @@ def over_seeds(
     """A piece of every seed's iteration, on its devices; returns a number that needs all of it."""
 
     def read(seed: SeedState) -> Array:
+        seed = seed._replace(key=hashed(seed.key))  # as in an iteration
         arrays = (x.astype(jnp.float32) for x in jax.tree.leaves(one(seed)) if x.size)
         return sum((jnp.sum(x) for x in arrays), jnp.zeros(()))
 

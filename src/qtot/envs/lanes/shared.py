@@ -20,7 +20,8 @@ def shared(eqn: Any, args: list[Any]) -> list[Any]:
     plain = NUMPY.get(name)
     whole = name in ("div", "rem") and not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
     if plain and not whole and not any(isinstance(a, jax.Array) and _is_key(a) for a in args):
-        out = plain(eqn.params, *(np.asarray(a) for a in args))
+        with np.errstate(all="ignore"):  # what comes of dividing by 0 may never be chosen
+            out = plain(eqn.params, *(np.asarray(a) for a in args))
         return [np.asarray(out, eqn.outvars[0].aval.dtype)]
     with jax.ensure_compile_time_eval():
         return listed(eqn.primitive.bind(*args, **eqn.params), eqn)
