@@ -122,7 +122,7 @@ def observed_problems(spec: EnvSpec, record: Record) -> Iterator[Problem]:
         yield from _first(
             spec,
             "state_not_concatenated",
-            seen.state != np.concatenate(whole, -1),
+            ~np.isclose(seen.state, np.concatenate(whole, -1), 1e-5, 1e-6, equal_nan=True),
             ("state feature",),
             expected="the agents' observations side by side, as spec.state_source says",
             got="{}",
