@@ -62,7 +62,7 @@ FAMILY: dict[str, dict[str, Any]] = {
 FAMILY["probe"] = FAMILY["matrix"]
 FAMILY["smax"] = {"steps": 1_000_000, "loss": {"alpha": 0.5}}
 # Every episode ends by time, which observations do not show: values that count down to it need a
-# memory, and are learned slowly (-55 after a million steps of simple_spread; these settings: -48).
+# memory, and are learned slowly (-60 after a million steps of simple_spread; these settings: -48).
 # Values that go on beyond it need none. With the usual discount they grow without bound, in states
 # that drift apart (from -5 to 960 in 600k steps); ten steps ahead is near enough.
 FAMILY["mpe"] = {
