@@ -56,9 +56,7 @@ def test_a_run_on_many_devices_is_the_run_on_one(case: str, devices: int, mesh: 
     assert many["mesh"] == mesh and one["mesh"] == [1, 1]
     assert one["updates"] == many["updates"] and min(many["updates"]) >= 3
     assert many["same_play"]
-    # Adam divides rounding by rounding where a gradient is next to nothing. Another sample would
-    # show as 1e-3; zero would be the very same program.
-    assert 0.0 < many["params"] < 10 * FLOAT
+    assert 0.0 < many["params"] < FLOAT  # not the very same program either
     assert many["sums"] < FLOAT and many["greedy"] < FLOAT
 
 

@@ -45,25 +45,30 @@ def _count(params: dict[str, Any]) -> np.ndarray:
     return np.broadcast_to(numbers, shape)
 
 
+PLAIN: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "rem": np.fmod,
+    "sqrt": np.sqrt,
+    "sign": np.sign,
+    "max": np.maximum,
+    "min": np.minimum,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "not": np.bitwise_not,
+}
+"""NumPy's own, of the operands alone"""
+
 NUMPY: dict[str, Callable[..., Any]] = {
-    "add": lambda _, x, y: np.add(x, y),
-    "sub": lambda _, x, y: np.subtract(x, y),
-    "mul": lambda _, x, y: np.multiply(x, y),
-    "div": lambda _, x, y: np.divide(x, y),
-    "rem": lambda _, x, y: np.fmod(x, y),
-    "sqrt": lambda _, x: np.sqrt(x),
-    "sign": lambda _, x: np.sign(x),
-    "max": lambda _, x, y: np.maximum(x, y),
-    "min": lambda _, x, y: np.minimum(x, y),
-    "lt": lambda _, x, y: np.less(x, y),
-    "le": lambda _, x, y: np.less_equal(x, y),
-    "gt": lambda _, x, y: np.greater(x, y),
-    "ge": lambda _, x, y: np.greater_equal(x, y),
-    "eq": lambda _, x, y: np.equal(x, y),
-    "ne": lambda _, x, y: np.not_equal(x, y),
-    "and": lambda _, x, y: np.bitwise_and(x, y),
-    "or": lambda _, x, y: np.bitwise_or(x, y),
-    "not": lambda _, x: np.bitwise_not(x),
+    **{name: lambda _, *xs, f=f: f(*xs) for name, f in PLAIN.items()},
     "select_n": lambda _, which, *cases: functools.reduce(
         lambda out, k: np.where(which == k, cases[k], out), range(1, len(cases)), cases[0]
     ),
