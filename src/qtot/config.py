@@ -75,8 +75,8 @@ class TrainConfig:
     seeds: int = 1
     """independent seeds trained at once: seed, seed + 1, ..."""
     matmul_precision: Literal["float32", "tf32"] = "float32"
-    """matrix products on a GPU that has both: float32 is exact; tf32 keeps 10 bits of a factor's
-    23 and is several times as fast. A CPU knows float32 only"""
+    """matrix products on a GPU that has both: float32 is exact; tf32 is faster and
+    keeps 10 bits of a factor's 23. A CPU knows float32 only"""
     log_every: int = 10_000
     """environment steps between rows of metrics.jsonl"""
     agent: AgentConfig = field(default_factory=AgentConfig)
