@@ -1,0 +1,1 @@
+"""Environments written in Python, as they are. Nothing here imports JAX: workers load it."""
