@@ -21,6 +21,8 @@ class HostConfig:
     episode_limit: int = 0
     """cut episodes (truncate) after so many transitions; 0: the limit that the environment declares,
     or 1000 where it declares none"""
+    info: tuple[str, ...] = ()
+    """scalars of the environment's info to report at the end of an episode, such as success"""
     workers: int = -1
     """processes that step them; -1: one per core; 0: none, they are stepped in this process, where
     a debugger reaches them"""
