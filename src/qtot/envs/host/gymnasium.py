@@ -1,0 +1,209 @@
+"""Gymnasium's environments of teams: Tuple spaces, an entry for each agent (lbforaging, rware).
+
+They are known by their registered ids, or as ``module:ID``. Rewards are one per agent, in any
+sequence; ``team_reward`` given also takes one number for all. A mask of legal actions is read from
+the observations, or from ``info["action_mask"]``, an entry for each agent.
+
+lbforaging 2.0 and rware 2.0 report their own time limit as ``terminated``; here it is a truncation.
+In lbforaging, eating everything is the true end, also on the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qtot.envs.host import team
+from qtot.envs.host.base import GarbageError, Seen, Stepped
+from qtot.envs.host.config import HostConfig
+from qtot.envs.host.making import arguments, make
+from qtot.envs.host.packages import host_module
+from qtot.envs.host.places import Place
+from qtot.envs.host.spaces import MASK, shared_shape
+from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError
+
+# Whether a world whose ``terminated`` says yes has come to a true end, by the package it is from.
+TRUE_ENDS: dict[str, Callable[[Any], bool]] = {
+    "lbforaging": lambda world: not world.field.any(),
+    "rware": lambda world: not world.max_steps or world._cur_steps < world.max_steps,
+}
+PACKAGES = {"Foraging": "lbforaging", "rware": "rware"}  # by how their ids begin
+
+
+class GymnasiumTeam:
+    """An environment whose observation and action spaces are Tuples of N."""
+
+    def __init__(self, env: Any, name: str, config: HostConfig | None = None):
+        config = config or HostConfig()
+        spaces = host_module("gymnasium.spaces", "gym")
+        observed, acts = env.observation_space, env.action_space
+        for kind, space in (("observation", observed), ("action", acts)):
+            if not isinstance(space, spaces.Tuple) or not len(space.spaces):
+                raise QtotError(
+                    f"environment {name!r}: its {kind} space is {space}, but a team needs a Tuple with "
+                    "an entry for each agent; an environment of one agent is none of qtot's"
+                )
+        if len(observed.spaces) != len(acts.spaces):
+            raise QtotError(
+                f"environment {name!r}: {len(observed.spaces)} observation spaces, but "
+                f"{len(acts.spaces)} action spaces; give every agent one of each"
+            )
+        self._env = env
+        self._places = [
+            Place(f"agent_{i}", o, a)
+            for i, (o, a) in enumerate(zip(observed.spaces, acts.spaces, strict=True))
+        ]
+        self._seeded = team.takes(env.reset, "seed")
+        world = getattr(env, "unwrapped", env)
+        true_end = TRUE_ENDS.get(type(world).__module__.partition(".")[0])
+        self._true_end = true_end and (lambda: true_end(world))
+        self.agent_rewards: np.ndarray | None = None
+        self._raw, info = self._begin(0)
+        masks = any(place.masked for place in self._places) or MASK in info
+        registered = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+        limit, said = team.limit_of(env, config, registered)
+        sizes = tuple(place.size for place in self._places)
+        self.spec = EnvSpec(
+            name=name,
+            agents=tuple(place.name for place in self._places),
+            n_actions=tuple(place.n_actions for place in self._places),
+            obs_sizes=sizes,
+            state_size=sum(sizes),
+            episode_limit=limit,
+            obs_shape=shared_shape([place.space for place in self._places]),
+            team_reward="sum" if config.team_reward == "auto" else config.team_reward,
+            state_source="concatenated observations",
+            masks="environment" if masks else "all legal",
+            info=config.info,
+            about=team.about(
+                f"{len(sizes)} agents, Gymnasium",
+                said,
+                "" if self._seeded else "its reset takes no seed",
+            ),
+        )
+        self._team = team.Team(self.spec, self.spec.team_reward, config.info)
+
+    def reset(self, seed: int) -> Seen:
+        """``env.reset(seed=seed)``."""
+        self._raw, info = self._begin(seed)
+        self._team.steps, self.agent_rewards = 0, None
+        return self._seen(info, ended=False)
+
+    def step(self, actions: Sequence[int]) -> Stepped:
+        """One step of all."""
+        chosen = tuple(
+            place.decode(int(a)) for place, a in zip(self._places, actions, strict=True)
+        )
+        got = self._env.step(chosen)
+        if not (isinstance(got, tuple) and len(got) == 5):
+            raise GarbageError(
+                "step: expected observations, rewards, terminated, truncated and info, got "
+                f"{len(got) if isinstance(got, tuple) else type(got).__name__}"
+            )
+        self._raw, rewards, ended, cut, info = got
+        terminated, truncated = _all(ended), _all(cut)
+        if not (terminated or truncated) and not (isinstance(ended, bool) and isinstance(cut, bool)):
+            terminated, truncated = _each(ended, cut, len(self._places))
+        if terminated and self._true_end and not self._true_end():
+            terminated, truncated = False, True
+        own = self._own(rewards)
+        over = terminated or truncated
+        cut = self._team.cut(over)
+        return Stepped(
+            seen=self._seen(info, ended=over),
+            reward=self._team.reward(own, own),
+            terminated=terminated,
+            truncated=(truncated and not terminated) or cut,
+            info=self._team.info(info),
+        )
+
+    def close(self) -> None:
+        """``env.close()``."""
+        if hasattr(self._env, "close"):
+            self._env.close()
+
+    def outside(self) -> str | None:
+        """Which of the last observations lies outside its declared space; None if none does."""
+        found = (p.violation(raw) for p, raw in zip(self._places, self._raw, strict=True))
+        return next((said for said in found if said), None)
+
+    def _begin(self, seed: int) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        got = self._env.reset(seed=seed) if self._seeded else self._env.reset()
+        if not (isinstance(got, tuple) and len(got) == 2 and isinstance(got[1], Mapping)):
+            raise GarbageError("reset: expected the observations and an info dict, a tuple of two")
+        return got
+
+    def _own(self, rewards: Any) -> list[float]:
+        """One reward per agent; or one in all, where the environment gives the team's."""
+        if np.ndim(rewards) == 0 and self.spec.team_reward == "given":
+            self.agent_rewards = None
+            return [team.number(rewards, "reward")]
+        if np.shape(rewards) != (len(self._places),):
+            raise GarbageError(
+                f"reward: expected one per agent, {len(self._places)}, got {rewards!r}; choose "
+                "team_reward given if the environment gives the team's"
+            )
+        own = [team.number(reward, "reward") for reward in rewards]
+        self.agent_rewards = np.array(own)
+        return own
+
+    def _seen(self, info: Mapping[str, Any], *, ended: bool) -> Seen:
+        obs, avail, alive = self._team.blank(alive=True)
+        masks = info.get(MASK) if info else None
+        for what, given in (("observations", self._raw), ("action masks", masks)):
+            if given is not None and len(given) != len(self._places):
+                raise GarbageError(f"expected {len(self._places)} {what}, got {len(given)}")
+        for i, place in enumerate(self._places):
+            mask = None if masks is None else masks[i]
+            place.read(self._raw[i], mask, obs[i], avail[i], ended=ended)
+        return Seen(obs, self._team.side_by_side(obs), avail, alive)
+
+
+def _all(flags: Any) -> bool:
+    """A flag of the team's; or whether those of all agents are set."""
+    return bool(flags) if isinstance(flags, bool | np.bool_) else bool(np.all(flags))
+
+
+def _each(ended: Any, cut: Any, n: int) -> tuple[bool, bool]:
+    """Whether all agents have ended, some in one way and some in the other: that is truncated."""
+    flags = np.broadcast_to(ended, n) | np.broadcast_to(cut, n)
+    return False, bool(flags.all())
+
+
+def from_name(task: str, name: str, config: HostConfig) -> GymnasiumTeam:
+    """``Foraging-8x8-2p-2f-coop-v3``, or any other registered id, or ``module:ID``.
+
+    Raises:
+        QtotError: there is no such id, a package is missing, or it is no team's; says what to do.
+    """
+    gymnasium = host_module("gymnasium", "gym")
+    for start, package in PACKAGES.items():
+        if task.startswith(start):
+            module = host_module(package, "gym")
+            if task.startswith("Foraging-grid") and task not in gymnasium.registry:
+                module.register_grid_envs()
+    args = arguments(config.args)
+    try:
+        env = make(gymnasium.make, {"id": task, "disable_env_checker": True, **args}, name)
+    except QtotError as error:
+        cause = error.__cause__
+        if isinstance(cause, gymnasium.error.UnregisteredEnv | ModuleNotFoundError):
+            said = " ".join(str(cause).split()).rstrip(".")
+            raise QtotError(f"environment {name!r}: {said}") from cause
+        raise
+    return GymnasiumTeam(env, name, config)
+
+
+def tasks() -> tuple[str, ...]:
+    """Those that papers report; every other registered id goes, too."""
+    return (
+        "Foraging-8x8-2p-2f-coop-v3",
+        "Foraging-2s-8x8-2p-2f-coop-v3",
+        "Foraging-10x10-3p-3f-v3",
+        "rware-tiny-2ag-v2",
+        "rware-tiny-4ag-v2",
+        "rware-small-4ag-v2",
+    )

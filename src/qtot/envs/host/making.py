@@ -1,0 +1,58 @@
+"""Making what the user names: arguments from ``KEY=VALUE``, and errors that say where they arose."""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qtot.errors import QtotError
+
+
+def arguments(given: Sequence[str]) -> dict[str, Any]:
+    """``("N=5", "map=small")`` as keywords: Python literals, or else strings.
+
+    Raises:
+        QtotError: one is no KEY=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier():
+            raise QtotError(f"args must look like KEY=VALUE, such as N=5, got {item!r}")
+        if key in found:
+            raise QtotError(f"args name {key!r} twice")
+        try:
+            found[key] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            found[key] = value
+    return found
+
+
+def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
+    """``factory(**args)``.
+
+    Raises:
+        QtotError: it raised; says what, and the user's own line.
+    """
+    try:
+        return factory(**args)
+    except QtotError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+        if unknown and (wrong := [key for key in args if f"'{key}'" in str(error)]):
+            others = [key for key in args if key not in wrong]
+            also = f" (beside {', '.join(others)})" if others else ""
+            raise QtotError(
+                f"environment {name!r} takes no argument {wrong[0]!r}{also}; see its documentation "
+                "for their names"
+            ) from error
+        said = " ".join(str(error).split())
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        raise QtotError(
+            f"environment {name!r} could not be made: {type(error).__name__} ({said}){where}"
+        ) from error
