@@ -1,4 +1,8 @@
-"""Environments by name, ``family/task``. A family's module is imported when it is used."""
+"""Environments by name, ``family/task``. A family's module is imported when it is used.
+
+Most are written in JAX. Those of ``host`` families are written in Python, and so may be the user's
+own, ``package.module:factory``.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,27 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError, unknown
 
 if TYPE_CHECKING:
     from qtot.envs.base import JaxEnv
+    from qtot.envs.host.base import HostEnv
+
+OWN = "own"
 
 
 @dataclass(frozen=True)
 class Family:
-    """A module with ``tasks() -> tuple[str, ...]`` and ``make(task) -> JaxEnv``."""
+    """A module with ``tasks() -> tuple[str, ...]`` and ``make(task) -> JaxEnv``; of a host family,
+    with ``tasks(family)``, and ``host.own`` makes them.
+    """
 
     module: str
     example: str
     about: str
+    host: bool = False
+    """written in Python, and adapted by ``envs/host``"""
 
 
 FAMILIES: dict[str, Family] = {
@@ -54,13 +66,39 @@ FAMILIES: dict[str, Family] = {
     "predator_prey": Family(
         "qtot.envs.predator_prey", "p2", "a hunt in which catching alone is punished (DCG, WQMIX)"
     ),
+    "pettingzoo": Family(
+        "qtot.envs.host.pettingzoo",
+        "mpe2.simple_spread_v3",
+        "any module with PettingZoo's parallel_env, or a parallelizable env",
+        host=True,
+    ),
+    "gym": Family(
+        "qtot.envs.host.gymnasium",
+        "Foraging-8x8-2p-2f-coop-v3",
+        "any id registered with Gymnasium whose spaces are Tuples, one entry per agent",
+        host=True,
+    ),
+    "smac": Family("qtot.envs.host.smac", "3m", "StarCraft II micromanagement, SMAC", host=True),
+    "smacv2": Family(
+        "qtot.envs.host.smac", "terran_5_vs_5", "the same with random units and places", host=True
+    ),
+    "smaclite": Family(
+        "qtot.envs.host.smac", "2s3z", "SMAC's battles without StarCraft II", host=True
+    ),
     "probe": Family("qtot.envs.probes", "chain", "tiny environments with known values, for tests"),
 }
 
 
 def family_of(name: str) -> str:
-    """The part before the slash, checked."""
+    """The part before the slash, checked; "own" for ``package.module:factory``."""
     family, slash, task = name.partition("/")
+    if ":" in family:
+        module, _, factory = name.partition(":")
+        if slash or not module or not factory:
+            raise QtotError(
+                f"an environment of your own must look like 'package.module:factory', got {name!r}"
+            )
+        return OWN
     if family not in FAMILIES:
         raise unknown("environment family", family, FAMILIES)
     if not slash or not task:
@@ -72,17 +110,28 @@ def family_of(name: str) -> str:
 
 
 def tasks(family: str) -> tuple[str, ...]:
-    """The tasks of one family."""
-    return importlib.import_module(FAMILIES[family].module).tasks()
+    """The tasks of one family; of a host family, examples."""
+    found = FAMILIES[family]
+    module = importlib.import_module(found.module)
+    return module.tasks(family) if found.host else module.tasks()
 
 
-def make_env(name: str) -> JaxEnv:
-    """The environment called ``name``, such as ``smax/3m`` or ``matrix/two_step``.
+def make_env(name: str, config: HostConfig = HostConfig()) -> JaxEnv | HostEnv:  # noqa: B008
+    """The environment called ``name``, such as ``smax/3m``, ``gym/rware-tiny-2ag-v2`` or
+    ``package.module:factory``.
+
+    Args:
+        name: ``family/task``, or one's own.
+        config: of environments written in Python.
 
     Raises:
         QtotError: no such family or task; says the nearest one.
     """
     family = family_of(name)
+    if family == OWN or FAMILIES[family].host:
+        from qtot.envs.host.own import open_env
+
+        return open_env(name, config)
     module = importlib.import_module(FAMILIES[family].module)
     task = name.partition("/")[2]
     try:

@@ -10,6 +10,7 @@ In lbforaging, eating everything is the true end, also on the last step.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ class GymnasiumTeam:
         world = getattr(env, "unwrapped", env)
         true_end = TRUE_ENDS.get(type(world).__module__.partition(".")[0])
         self._true_end = true_end and (lambda: true_end(world))
-        self.agent_rewards: np.ndarray | None = None
+        self._rewards: list[float] | None = None
         self._raw, info = self._begin(0)
         masks = any(place.masked for place in self._places) or MASK in info
         registered = getattr(getattr(env, "spec", None), "max_episode_steps", None)
@@ -89,14 +90,12 @@ class GymnasiumTeam:
     def reset(self, seed: int) -> Seen:
         """``env.reset(seed=seed)``."""
         self._raw, info = self._begin(seed)
-        self._team.steps, self.agent_rewards = 0, None
+        self._team.steps, self._rewards = 0, None
         return self._seen(info, ended=False)
 
     def step(self, actions: Sequence[int]) -> Stepped:
         """One step of all."""
-        chosen = tuple(
-            place.decode(int(a)) for place, a in zip(self._places, actions, strict=True)
-        )
+        chosen = tuple(place.decode(int(a)) for place, a in zip(self._places, actions, strict=True))
         got = self._env.step(chosen)
         if not (isinstance(got, tuple) and len(got) == 5):
             raise GarbageError(
@@ -104,9 +103,7 @@ class GymnasiumTeam:
                 f"{len(got) if isinstance(got, tuple) else type(got).__name__}"
             )
         self._raw, rewards, ended, cut, info = got
-        terminated, truncated = _all(ended), _all(cut)
-        if not (terminated or truncated) and not (isinstance(ended, bool) and isinstance(cut, bool)):
-            terminated, truncated = _each(ended, cut, len(self._places))
+        terminated, truncated = _team_end(ended, cut, len(self._places))
         if terminated and self._true_end and not self._true_end():
             terminated, truncated = False, True
         own = self._own(rewards)
@@ -119,6 +116,11 @@ class GymnasiumTeam:
             truncated=(truncated and not terminated) or cut,
             info=self._team.info(info),
         )
+
+    @property
+    def agent_rewards(self) -> np.ndarray | None:
+        """The last step's own reward of each agent, ``[N]``; None where only the team's is given."""
+        return None if self._rewards is None else np.array(self._rewards)
 
     def close(self) -> None:
         """``env.close()``."""
@@ -138,16 +140,17 @@ class GymnasiumTeam:
 
     def _own(self, rewards: Any) -> list[float]:
         """One reward per agent; or one in all, where the environment gives the team's."""
-        if np.ndim(rewards) == 0 and self.spec.team_reward == "given":
-            self.agent_rewards = None
+        if isinstance(rewards, np.ndarray):
+            rewards = rewards.tolist()  # Python's numbers are quicker
+        if not isinstance(rewards, list | tuple) and self.spec.team_reward == "given":
+            self._rewards = None
             return [team.number(rewards, "reward")]
-        if np.shape(rewards) != (len(self._places),):
+        if not isinstance(rewards, list | tuple) or len(rewards) != len(self._places):
             raise GarbageError(
                 f"reward: expected one per agent, {len(self._places)}, got {rewards!r}; choose "
                 "team_reward given if the environment gives the team's"
             )
-        own = [team.number(reward, "reward") for reward in rewards]
-        self.agent_rewards = np.array(own)
+        self._rewards = own = [team.number(reward, "reward") for reward in rewards]
         return own
 
     def _seen(self, info: Mapping[str, Any], *, ended: bool) -> Seen:
@@ -162,15 +165,21 @@ class GymnasiumTeam:
         return Seen(obs, self._team.side_by_side(obs), avail, alive)
 
 
-def _all(flags: Any) -> bool:
-    """A flag of the team's; or whether those of all agents are set."""
-    return bool(flags) if isinstance(flags, bool | np.bool_) else bool(np.all(flags))
-
-
-def _each(ended: Any, cut: Any, n: int) -> tuple[bool, bool]:
-    """Whether all agents have ended, some in one way and some in the other: that is truncated."""
-    flags = np.broadcast_to(ended, n) | np.broadcast_to(cut, n)
-    return False, bool(flags.all())
+def _team_end(terminated: Any, truncated: Any, n: int) -> tuple[bool, bool]:
+    """One flag each, from the team's or from one per agent: the episode is over when all agents have
+    ended, and truncated if some of them only by a limit.
+    """
+    if isinstance(terminated, bool) and isinstance(truncated, bool):
+        return terminated, truncated
+    try:
+        ended = np.broadcast_to(np.asarray(terminated, bool), n)
+        over = bool((ended | np.broadcast_to(np.asarray(truncated, bool), n)).all())
+    except ValueError:
+        raise GarbageError(
+            f"step: expected terminated and truncated for the team, or for each of {n} agents, got "
+            f"{terminated!r} and {truncated!r}"
+        ) from None
+    return over and bool(ended.all()), over and not ended.all()
 
 
 def from_name(task: str, name: str, config: HostConfig) -> GymnasiumTeam:
@@ -182,12 +191,12 @@ def from_name(task: str, name: str, config: HostConfig) -> GymnasiumTeam:
     gymnasium = host_module("gymnasium", "gym")
     for start, package in PACKAGES.items():
         if task.startswith(start):
-            module = host_module(package, "gym")
-            if task.startswith("Foraging-grid") and task not in gymnasium.registry:
-                module.register_grid_envs()
+            host_module(package, "gym")
     args = arguments(config.args)
     try:
-        env = make(gymnasium.make, {"id": task, "disable_env_checker": True, **args}, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a package's remarks on itself
+            env = make(gymnasium.make, {"id": task, "disable_env_checker": True, **args}, name)
     except QtotError as error:
         cause = error.__cause__
         if isinstance(cause, gymnasium.error.UnregisteredEnv | ModuleNotFoundError):
@@ -197,7 +206,7 @@ def from_name(task: str, name: str, config: HostConfig) -> GymnasiumTeam:
     return GymnasiumTeam(env, name, config)
 
 
-def tasks() -> tuple[str, ...]:
+def tasks(family: str = "gym") -> tuple[str, ...]:
     """Those that papers report; every other registered id goes, too."""
     return (
         "Foraging-8x8-2p-2f-coop-v3",

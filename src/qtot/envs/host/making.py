@@ -45,11 +45,9 @@ def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
         frames = traceback.extract_tb(error.__traceback__)
         unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
         if unknown and (wrong := [key for key in args if f"'{key}'" in str(error)]):
-            others = [key for key in args if key not in wrong]
-            also = f" (beside {', '.join(others)})" if others else ""
             raise QtotError(
-                f"environment {name!r} takes no argument {wrong[0]!r}{also}; see its documentation "
-                "for their names"
+                f"environment {name!r} takes no argument {wrong[0]!r}; see its documentation for the "
+                "names of those it takes"
             ) from error
         said = " ".join(str(error).split())
         where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

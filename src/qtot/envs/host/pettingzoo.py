@@ -53,7 +53,7 @@ class PettingZooTeam:
         ]
         self._seeded = team.takes(env.reset, "seed")
         self._live: list[Any] = []
-        self.agent_rewards: np.ndarray | None = None
+        self._rewards: dict[Any, float] | None = None
         self._raw, infos = self._begin(0)
         masks = any(place.masked for place in self._places) or any(
             isinstance(said, Mapping) and MASK in said
@@ -85,7 +85,7 @@ class PettingZooTeam:
     def reset(self, seed: int) -> Seen:
         """``env.reset(seed=seed)``."""
         self._raw, infos = self._begin(seed)
-        self._team.steps, self.agent_rewards = 0, None
+        self._team.steps, self._rewards = 0, None
         if not self._env.agents:
             raise GarbageError("reset: expected agents in env.agents, got none")
         return self._seen(list(self._env.agents), infos, ended=False)
@@ -104,11 +104,9 @@ class PettingZooTeam:
                 f"infos), got {type(got).__name__}"
             )
         self._raw, given, terminated, truncated, infos = got
-        own, rewards = np.zeros(len(self._keys)), {}
-        for key, reward in given.items():
-            i = self._place(key)
-            own[i] = rewards[key] = team.number(reward, f"reward of agent {key!r}")
-        self.agent_rewards = own
+        self._rewards = rewards = {
+            key: team.number(reward, "reward of an agent") for key, reward in given.items()
+        }
         left = [key for key in env.agents if not (terminated.get(key) or truncated.get(key))]
         # An agent may be truncated and terminated in one step: that is a true end.
         limit = [key for key in live if truncated.get(key) and not terminated.get(key)]
@@ -123,6 +121,15 @@ class PettingZooTeam:
             truncated=bool(over and limit) or cut,
             info=self._team.info(infos, infos.values()),
         )
+
+    @property
+    def agent_rewards(self) -> np.ndarray | None:
+        """The last step's own reward of each agent, ``[N]``, 0 for those who got none; None before
+        the first.
+        """
+        if self._rewards is None:
+            return None
+        return np.array([self._rewards.get(key, 0.0) for key in self._keys])
 
     def close(self) -> None:
         """``env.close()``."""
@@ -224,7 +231,7 @@ def _module(task: str, name: str) -> str:
     )
 
 
-def tasks() -> tuple[str, ...]:
+def tasks(family: str = "pettingzoo") -> tuple[str, ...]:
     """The cooperative ones of mpe2; every other module goes by its name."""
     return (
         "mpe2.simple_spread_v3",

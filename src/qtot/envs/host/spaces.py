@@ -113,7 +113,9 @@ def _library_writer(space: Any, size: int) -> Callable[[Any, np.ndarray], None]:
             flat = np.asarray(flatten(space, obs), np.float32)
         except Exception as error:  # KeyError, IndexError, ...: whatever the wrong form leads to
             reason = f"{type(error).__name__}: {error}"
-            raise GarbageError(f"expected an observation in {space}, got {obs!r} ({reason})") from None
+            raise GarbageError(
+                f"expected an observation in {space}, got {obs!r} ({reason})"
+            ) from None
         if flat.shape != (size,):
             raise GarbageError(f"expected an observation of {size} features, got {flat.shape}")
         row[:] = flat * scales if scaled else flat

@@ -31,7 +31,12 @@ class Team:
 
     def __init__(self, spec: EnvSpec, reward: TeamReward, info: tuple[str, ...]):
         self.steps = 0
-        self._n, self._limit, self._reward, self._info = spec.n_agents, spec.episode_limit, reward, info
+        self._n, self._limit, self._reward, self._info = (
+            spec.n_agents,
+            spec.episode_limit,
+            reward,
+            info,
+        )
         self._obs_shape = (spec.n_agents, spec.obs_size)
         self._state_size = spec.state_size
         columns = np.arange(spec.max_actions)
@@ -74,7 +79,7 @@ class Team:
         The mean is over all N, so that it is the sum, divided by a constant.
         """
         if self._reward != "given":
-            total = math.fsum(rewards)
+            total = float(sum(rewards))
             return total if self._reward == "sum" else total / self._n
         first = alike[0] if len(alike) else 0.0
         for other in alike:
@@ -172,7 +177,10 @@ def takes(function: Callable[..., Any], name: str) -> bool:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C: nobody knows
         return True
-    return any(p.kind is p.VAR_KEYWORD or (p.name == name and p.kind is not p.POSITIONAL_ONLY) for p in parameters)
+    return any(
+        p.kind is p.VAR_KEYWORD or (p.name == name and p.kind is not p.POSITIONAL_ONLY)
+        for p in parameters
+    )
 
 
 def about(*parts: str) -> str:

@@ -1,0 +1,118 @@
+"""Environments of the user's own: an object, or what makes one, recognised by its methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtot.envs.host import gymnasium, pettingzoo, smac
+from qtot.envs.host.base import HostEnv
+from qtot.envs.host.config import HostConfig
+from qtot.envs.host.making import arguments, make
+from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError, unknown
+from qtot.objects import import_object
+
+FAMILIES = {
+    "pettingzoo": pettingzoo.from_name,
+    "gym": gymnasium.from_name,
+    "smac": smac.from_name,
+    "smacv2": smac.from_name,
+    "smaclite": smac.from_name,
+}
+QTOT = ("spec", "reset", "step")
+AEC = (
+    "possible_agents",
+    "observation_space",
+    "action_space",
+    "reset",
+    "step",
+    "last",
+    "agent_iter",
+)
+SHAPES = {  # what to write, and what it is recognised by
+    "SMAC": smac.NEEDS,
+    "PettingZoo AEC": AEC,
+    "PettingZoo Parallel": pettingzoo.NEEDS,
+    "Gymnasium with Tuple spaces": ("observation_space", "action_space", "reset", "step"),
+    "qtot's own HostEnv or JaxEnv": QTOT,
+}
+
+
+def open_env(target: Any, config: HostConfig | None = None) -> HostEnv | Any:
+    """The environment that ``target`` names, is, or makes; one written in JAX as it is.
+
+    Args:
+        target: ``family/task``, ``package.module:factory``, an environment of one of five shapes, or
+            a callable that returns one and is given ``config.args`` as keywords.
+        config: how it is made, how its rewards become the team's, where episodes are cut.
+
+    Raises:
+        QtotError: there is none such; says what was expected and what was missing.
+    """
+    config = config or HostConfig()
+    if not isinstance(target, str):
+        return _adapt(target, f"own:{_qualname(target)}", config)
+    family, slash, task = target.partition("/")
+    if slash and ":" not in family:
+        if family not in FAMILIES:
+            raise unknown("environment family", family, FAMILIES)
+        return FAMILIES[family](task, target, config)
+    return _adapt(import_object(target, "env"), target, config)
+
+
+def _adapt(target: Any, name: str, config: HostConfig) -> Any:
+    """An object if it is an environment, else what it makes."""
+    shape = None if isinstance(target, type) else _shape(target)
+    if shape is None and callable(target):
+        target = make(target, arguments(config.args), name)
+        shape = _shape(target)
+    if shape is None:
+        raise _none_of_them(target, name)
+    if shape == "SMAC":
+        return smac.SmacTeam(target, name, config)
+    if shape == "Gymnasium with Tuple spaces":
+        return gymnasium.GymnasiumTeam(target, name, config)
+    if shape.startswith("PettingZoo"):
+        return pettingzoo.PettingZooTeam(pettingzoo.parallel(target, name), name, config)
+    return target
+
+
+def _shape(env: Any) -> str | None:
+    """Which of the shapes an object has. Its own contract goes first, so that one who writes it is
+    taken at his word.
+    """
+    if isinstance(getattr(env, "spec", None), EnvSpec):
+        ours = _has(env, QTOT) and (hasattr(env, "observe") or hasattr(env, "close"))
+        return "qtot's own HostEnv or JaxEnv" if ours else None
+    for shape, needs in SHAPES.items():
+        if needs is not QTOT and _has(env, needs):
+            return shape
+    return None
+
+
+def _has(env: Any, names: tuple[str, ...]) -> bool:
+    return all(hasattr(env, name) for name in names)
+
+
+def _none_of_them(env: Any, name: str) -> QtotError:
+    if isinstance(getattr(env, "spec", None), EnvSpec):
+        lacking = [part for part in (*QTOT, "close") if not hasattr(env, part)]
+        return QtotError(
+            f"environment {name!r} has a qtot EnvSpec, but no {', '.join(lacking)}; a HostEnv has "
+            "reset, step and close, a JaxEnv reset, step and observe"
+        )
+    lacks = [
+        f"{shape} (it lacks {', '.join(part for part in needs if not hasattr(env, part))})"
+        if needs is not QTOT
+        else f"{shape} (it lacks an EnvSpec in spec)"
+        for shape, needs in SHAPES.items()
+    ]
+    return QtotError(
+        f"environment {name!r} is a {type(env).__name__}, which is none of the five shapes that qtot "
+        f"reads: {'; '.join(lacks)}"
+    )
+
+
+def _qualname(target: Any) -> str:
+    found = getattr(target, "__qualname__", None)
+    return found if isinstance(found, str) else type(target).__qualname__
