@@ -361,9 +361,9 @@ BUGS: dict[str, Bug] = {
     "a_rollout_ends_where_it_began": Bug(
         "a piece of a stream bootstraps from the wrong observation",
         "training/collect.py",
-        "        stream = actors.stream\n        noise = self._noise",
+        "        stream = actors.stream\n        noise = self.noise",
         "        actors = self.init(key, networks)\n        stream = actors.stream\n"
-        "        noise = self._noise",
+        "        noise = self.noise",
         ("test_on_policy.py::test_a_piece_of_a_stream_goes_on_where_the_last_one_ended",),
     ),
     "the_baseline_is_the_value_itself": Bug(

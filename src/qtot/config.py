@@ -22,6 +22,7 @@ from qtot.core.config import (
     TargetConfig,
 )
 from qtot.core.methods import METHODS
+from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError, unknown
 
 MAX_STEPS = 2**30  # env_steps is an int32 in the program, and may overshoot by an iteration
@@ -91,6 +92,7 @@ class TrainConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    host: HostConfig = field(default_factory=HostConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``config.json``."""
@@ -231,6 +233,10 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("evaluation.every", 0, LARGE),
     ("evaluation.episodes", 1, LARGE),
     ("evaluation.final_episodes", 1, LARGE),
+    ("host.episode_limit", 0, LARGE),
+    ("host.workers", -1, 4096),
+    ("host.timeout_s", ABOVE_ZERO, MAX_STEPS),
+    ("host.failures", 1, LARGE),
 )
 
 
@@ -259,6 +265,10 @@ def _check_choices(config: Any, where: str) -> None:
             isinstance(value, tuple) and all(type(v) is int for v in value)
         ):
             raise QtotError(f"{name} must be a tuple of whole numbers, got {value!r}")
+        elif hint == tuple[str, ...] and not (
+            isinstance(value, tuple) and all(isinstance(v, str) for v in value)
+        ):
+            raise QtotError(f"{name} must be a tuple of strings, got {value!r}")
         elif get_origin(hint) is Literal:
             options = get_args(hint)
             if type(value) is not type(options[0]):

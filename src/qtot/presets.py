@@ -7,7 +7,7 @@ from typing import Any
 
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.methods import METHODS
-from qtot.envs import family_of
+from qtot.envs import family_of, is_in_graph
 from qtot.errors import QtotError, unknown
 
 # Learns fast on a small machine. What pays most is the state at zero mean and unit deviation: raw
@@ -71,6 +71,14 @@ FAMILY["mpe"] = {
     "optimiser": {"lr": 2e-3, "lr_end": 0.02},
     "exploration": {"end": 0.02},
     "scaling": {"reward_scale": 0.1},
+}
+
+# Python steps slowly, so that less is played, and more is learned of it.
+HOST: dict[str, Any] = {
+    "steps": 500_000,
+    "collect": {"envs": 16},
+    "exploration": {"steps": 50_000},
+    "evaluation": {"every": 50_000, "episodes": 32, "final_episodes": 128},
 }
 
 # A hunt in which exploring agents are punished: a lambda-return averages over that, as above.
@@ -157,7 +165,8 @@ def preset_config(
         changes = (PAPER, single, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(family, {}))
     else:
         online = ONLINE if data == "online" and not METHODS[algo].on_policy else {}
-        changes = (DEFAULT, online, FAMILY.get(family, {}), ALGO.get(algo, {}))
+        host = {} if is_in_graph(env) else HOST
+        changes = (DEFAULT, host, online, FAMILY.get(family, {}), ALGO.get(algo, {}))
     for change in changes:
         config = nested_replace(config, change)
     return config

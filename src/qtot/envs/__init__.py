@@ -109,6 +109,12 @@ def family_of(name: str) -> str:
     return family
 
 
+def is_in_graph(name: str) -> bool:
+    """Whether the name says that the environment is written in JAX; one's own may be either."""
+    family = family_of(name)
+    return family != OWN and not FAMILIES[family].host
+
+
 def tasks(family: str) -> tuple[str, ...]:
     """The tasks of one family; of a host family, examples."""
     found = FAMILIES[family]
@@ -128,7 +134,7 @@ def make_env(name: str, config: HostConfig = HostConfig()) -> JaxEnv | HostEnv: 
         QtotError: no such family or task; says the nearest one.
     """
     family = family_of(name)
-    if family == OWN or FAMILIES[family].host:
+    if not is_in_graph(name):
         from qtot.envs.host.own import open_env
 
         return open_env(name, config)

@@ -38,6 +38,8 @@ METRICS: dict[str, str] = {
     "train/return": "mean raw team return of exploring episodes finished since the last row",
     "train/length": "their mean length",
     "train/win_rate": "share of them that were won (train/NAME for any other scalar of the task)",
+    "env_failures": "failures of environments in Python, and of their processes, so far",
+    "discarded_episodes": "episodes of these that were not finished, and do not count",
     "loss": "mean loss since the last row: the TD error squared, and the method's other terms",
     "grad_norm": "mean global gradient norm before clipping",
     "q_tot": "mean Q_tot of the actions taken",

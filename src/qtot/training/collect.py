@@ -57,7 +57,7 @@ class Collector(NamedTuple):
         keys = plain(self.shards.draw(key, lambda k: jax.random.split(k, each)))
         return Actors(
             stream=open_stream(self.env, keys),
-            memory=self._acting(networks).initial_memory(len(keys)),
+            memory=self.acting(networks).initial_memory(len(keys)),
             prev_action=jnp.full((len(keys), agent.n_agents), -1, action_dtype(agent.n_actions)),
         )
 
@@ -101,17 +101,17 @@ class Collector(NamedTuple):
             )
             return Actors(after, memory, action), (slots, tally)
 
-        noise = self._noise(act_key, self.slots)
+        noise = self.noise(act_key, self.slots)
         actors, (slots, tallies) = jax.lax.scan(slot, actors, (noise, jnp.arange(self.slots)))
         tally = self.shards.total(jax.tree.map(lambda x: jnp.sum(x, axis=0), tallies))
         return actors, slots, start, tally
 
-    def _noise(self, key: Key, slots: int) -> Float[Array, "T 2 E N"]:
+    def noise(self, key: Key, slots: int) -> Float[Array, "T 2 E N"]:
         """What exploration draws, for all slots at once."""
         each, n = self.envs // self.shards.pieces, self.learner.n_agents
         return self.shards.draw(key, lambda k: jax.random.uniform(k, (slots, 2, each, n)), 2)
 
-    def _acting(self, networks: Networks) -> Networks:
+    def acting(self, networks: Networks) -> Networks:
         """Those whose memory is needed: of whole episodes, which start without, the agents only."""
         return Networks(networks.agent) if self.whole_episodes else networks
 
@@ -125,7 +125,7 @@ class Collector(NamedTuple):
     ) -> tuple[Observation, Int[Array, "E N"], Float[Array, "E N K"]]:
         """What is seen at this slot, what is chosen, and what is remembered after it."""
         seen = see(self.env, actors.stream)
-        values, memory = self._acting(networks).step(
+        values, memory = self.acting(networks).step(
             self.learner.see(stats, seen.obs),
             actors.prev_action,
             actors.stream.first,
@@ -144,7 +144,7 @@ class Collector(NamedTuple):
     ) -> Slots:
         """The slot that comes next, ``[1, E, ...]``, seen but not played: for bootstrapping."""
         stream = actors.stream
-        noise = self._noise(key, 1)[0]
+        noise = self.noise(key, 1)[0]
         seen, action, _ = self.act(noise, actors, networks, stats, epsilon)
         none = jnp.zeros(stream.first.shape)
         slot = Slots(

@@ -98,6 +98,7 @@ class Display:
         memory: dict[str, int],
         ring: Replay | None,
         settings: str,
+        workers: str,
         out: str,
     ) -> None:
         """Device, environment facts, sizes: all known before anything is allocated."""
@@ -113,12 +114,14 @@ class Display:
             "method": f"{config.algo} · preset {config.preset} · "
             + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
             "parameters": " · ".join(f"{name} {n:,}" for name, n in parameters.items()),
+            "workers": workers,
             "data": self._data(ring, memory, device),
             "steps": f"{config.steps:,} per seed",
             "run folder": out,
         }
         for name, value in rows.items():
-            table.add_row(name, value)
+            if value:
+                table.add_row(name, value)
         self.console.print(table)
         if "warning" in device:
             self.warn(device["warning"])

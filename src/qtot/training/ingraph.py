@@ -204,22 +204,35 @@ class Program(NamedTuple):
         """One rollout."""
         return self.collector.collect(key, actors, train.online, train.stats, epsilon)
 
+    def keys(self, state: SeedState, iteration: Int[Array, ""]) -> tuple[Key, Key]:
+        """What decides a collection, and what decides the learning after it."""
+        collect_key, learn_key = jax.random.split(hashed(jax.random.fold_in(state.key, iteration)))
+        return collect_key, learn_key
+
     def iterate(self, state: SeedState, iteration: Int[Array, ""]) -> tuple[SeedState, Progress]:
         """Collect once, then learn as often as the experience has earned."""
-        key = hashed(jax.random.fold_in(state.key, iteration))
-        collect_key, learn_key = jax.random.split(key)
+        collect_key, learn_key = self.keys(state, iteration)
+        collected = self.collect(
+            collect_key, state.actors, state.train, self.learner.epsilon(state.train.env_steps)
+        )
+        return self.learn(state, learn_key, collected)
 
+    def learn(
+        self,
+        state: SeedState,
+        key: Key,
+        collected: tuple[Actors, Slots, SequenceStart, Tally],
+    ) -> tuple[SeedState, Progress]:
+        """Learn from what a collection brought."""
+        actors, slots, start, tally = collected
         # A seed that has taken all its steps stands still while slower ones finish; one alone
         # ends the run.
         alone = self.config.seeds == 1
         active = jnp.ones((), bool) if alone else state.train.env_steps < self.config.steps
-        actors, slots, start, tally = self.collect(
-            collect_key, state.actors, state.train, self.learner.epsilon(state.train.env_steps)
-        )
         tally = jax.tree.map(lambda x: jnp.where(active, x, 0.0), tally)
         state, rollout = state._replace(actors=actors), Rollout(slots, start, tally, active)
         learning = self.online if state.replay is None else self.from_replay
-        return learning.learn(state, learn_key, rollout)
+        return learning.learn(state, key, rollout)
 
     def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
         """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""

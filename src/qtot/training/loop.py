@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,31 +16,32 @@ import numpy as np
 
 from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
-from qtot.envs import make_env
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
-from qtot.training.compile import (
-    Compiled,
-    compiling,
-    lowering,
-    no_collections,
-    placed,
-    traced_init,
-)
+from qtot.training.compile import traced_init
 from qtot.training.display import Display
+from qtot.training.engine import Engine
 from qtot.training.hosts import anyone, create_folder, fetch, leads, together
 from qtot.training.ingraph import Program
 from qtot.training.interrupt import StopRequest
 from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.rows import means_of, number, score
 from qtot.training.state import Progress, RunState
-from qtot.training.timing import TimeSplit
+from qtot.training.world import World
 
 PARTS = ("agent", "mixer", "critic")
 
 
-def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunFolder:
+def run_training(
+    config: TrainConfig, out: Path, *, env: Any = None, quiet: bool = False
+) -> RunFolder:
     """Train and leave a complete run folder at ``out``.
+
+    Args:
+        config: everything that decides the run.
+        out: the run folder.
+        env: the environment, or a factory of it, where that is no name.
+        quiet: print nothing.
 
     Raises:
         QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written.
@@ -49,9 +49,11 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
     """
     with together():
         config = validate(config)
-        program = Program.make(make_env(config.env), config)
+        world = World.open(config.env if env is None else env, config.host)
+        program = Program.make(world.in_graph, config)
         init = traced_init(program)
-        spec, memory = program.collector.env.spec, check_memory(program, init.out_info)
+        spec, memory = world.spec, check_memory(program, init.out_info)
+        engine = world.engine(program, init)
     device = device_facts() | {"mesh": dict(program.mesh.shape)}
     facts = {
         "config": config.to_dict(),
@@ -75,10 +77,11 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
         memory=memory,
         ring=program.replay,
         settings=str(prepare()),
+        workers=engine.workers,
         out=str(out),
     )
     with display:
-        Training(program, init, folder, display).run()
+        Training(engine, folder, display).run()
     return folder
 
 
@@ -93,14 +96,13 @@ def _with_copy_of_train(state: RunState) -> RunState:
 class Training:
     """One run from its first step to its last."""
 
-    program: Program
-    init: Any
-    """the program that makes the state, traced"""
+    engine: Engine
     folder: RunFolder
     display: Display
     began: float = 0.0
     """when compilation was done"""
-    compile_s: float = 0.0
+    compiled_s: float = 0.0
+    """seconds that it took until then"""
     best: dict[int, dict[str, float]] = field(default_factory=dict)
     """each seed's best evaluation so far"""
     episodes: Any = None
@@ -108,20 +110,26 @@ class Training:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
     warned: bool = False
-    compiled: dict[str, Future[Compiled]] = field(default_factory=dict)
-    shapes: Any = None
-    """of the state, and where it lies"""
 
     def __post_init__(self) -> None:
-        self.episodes = np.zeros(self.program.config.seeds)
-        self.epsilon = jax.jit(self.program.learner.epsilon)
-        self.split = TimeSplit(self.program)
+        program = self.engine.program
+        self.config = program.config
+        self.episodes = np.zeros(self.config.seeds)
+        self.epsilon = jax.jit(program.learner.epsilon)
 
     def run(self) -> None:
         """Train all seeds to their last step."""
-        config, evaluation = self.program.config, self.program.config.evaluation
-        state = self._compile()
-        self.began = time.perf_counter()
+        try:
+            self._run()
+        finally:
+            self.engine.close()
+
+    def _run(self) -> None:
+        config, evaluation, engine = self.config, self.config.evaluation, self.engine
+        self.display.say("compiling ...")
+        state = engine.start()
+        self.compiled_s, self.began = engine.compile_s, time.perf_counter()
+        self.display.compiled(engine.compile_s)
         # Evaluated and logged after the first chunk, which takes the original away: the program
         # that evaluates is compiled while that one runs.
         opening: RunState | None = _with_copy_of_train(state)
@@ -131,10 +139,7 @@ class Training:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = self._program("chunk")(state, np.int32(until))
-                if opening is not None:
-                    self.compiled["evaluate"] = lowering(self._lower_evaluation)
-                jax.block_until_ready(progress)
+                state, progress = engine.chunk(state, until)
                 spent = time.perf_counter() - began
                 if opening is not None:
                     played = self._evaluate(opening, 0, evaluation.episodes)
@@ -148,60 +153,28 @@ class Training:
                 elif now // every > before // every:
                     evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
                 self._log(train, fetch(progress), evaluated, spent)
-                if not self.display.quiet and jax.process_count() == 1:
-                    self._split(state, now)
+                if not self.display.quiet:
+                    split = engine.split(state, self.wall_s * (config.steps / max(now, 1) - 1))
+                    if split is not None:
+                        self.display.time_split(split)
                 if anyone(stop.asked) and now < config.steps:
                     self._save(train, "last", range(config.seeds))
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
                     raise KeyboardInterrupt
         self._close()
 
-    def _compile(self) -> RunState:
-        """Build the state and the training program; show how long that took."""
-        began, program = time.perf_counter(), self.program
-        self.display.say("compiling ...")
-        with no_collections():
-            self.shapes = placed(program, self.init.out_info)
-            init = compiling(self.init.lower(), runs_once=True)
-            number = jax.ShapeDtypeStruct((), np.int32)
-            chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
-            self.compiled["chunk"] = compiling(chunk)
-            state = jax.block_until_ready(init.result()(np.int32(program.config.seed)))
-        self.compiled["chunk"].result()
-        self.compile_s = time.perf_counter() - began
-        self.display.compiled(self.compile_s)
-        return state
-
-    def _lower_evaluation(self) -> Any:
-        number = jax.ShapeDtypeStruct((), np.int32)
-        return jax.jit(self.program.greedy).lower(self.shapes.seeds.train, number, number, number)
-
-    def _program(self, name: str) -> Compiled:
-        """A compiled program; waiting for it counts as compilation, not as training."""
-        began = time.perf_counter()
-        program = self.compiled[name].result()
-        waited = time.perf_counter() - began
-        self.compile_s, self.began = self.compile_s + waited, self.began + waited
-        return program
-
-    def _split(self, state: RunState, now: int) -> None:
-        """Where the time goes, once that is known."""
-        wall_s, config = time.perf_counter() - self.began, self.program.config
-        split = self.split.when_known(state, wall_s * (config.steps / max(now, 1) - 1))
-        if split is not None:
-            self.display.time_split(split)
+    @property
+    def wall_s(self) -> float:
+        """Seconds of training, all included but compilation."""
+        return time.perf_counter() - self.began - (self.engine.compile_s - self.compiled_s)
 
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
-        at_once = self.program.config.evaluation.episodes
-        parts, seed = -(-episodes // at_once), self.program.config.seed
-        train, program = state.seeds.train, self._program("evaluate")
-        played = [
-            fetch(program(train, np.int32(seed), np.int32(steps), np.int32(part)))
-            for part in range(parts)
-        ]
+        at_once = self.config.evaluation.episodes
+        parts, train = -(-episodes // at_once), state.seeds.train
+        played = [self.engine.evaluate(train, steps, part) for part in range(parts)]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
-        return {**means, "eval/episodes": np.full(self.program.config.seeds, parts * at_once)}
+        return {**means, "eval/episodes": np.full(self.config.seeds, parts * at_once)}
 
     def _log(
         self,
@@ -211,10 +184,10 @@ class Training:
         spent: float,
     ) -> None:
         """A row per seed to the metrics, a line to the user, parameters after an evaluation."""
-        config = self.program.config
+        config = self.config
         if progress is not None:
             self.episodes = self.episodes + progress.collected.episodes
-        wall_s, rows = time.perf_counter() - self.began, []
+        wall_s, rows, counts = self.wall_s, [], self.engine.counts()
         epsilon = [float(self.epsilon(steps)) for steps in train.env_steps]
         for i in range(config.seeds):
             row: dict[str, Any] = {
@@ -228,9 +201,12 @@ class Training:
                 row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023
                 row["steps_per_s"] = progress.collected.transitions.sum() / spent
             row |= {k: v[i] for k, v in (evaluated or {}).items()}
-            row |= {"wall_s": round(wall_s, 3), "compile_s": round(self.compile_s, 3)}
+            row |= {"wall_s": round(wall_s, 3), "compile_s": round(self.engine.compile_s, 3)}
+            row |= counts
             rows.append({k: number(v) for k, v in row.items()})
         self.folder.append(rows)
+        for told in self.engine.told():
+            self.display.warn(told)
         self.display.progress(rows, wall_s)
         self._warn(rows)
         self.rows = rows
@@ -262,7 +238,7 @@ class Training:
         """The networks and the statistics that belong to them."""
         for i in seeds:
             one = jax.tree.map(lambda x: x[i], train)  # noqa: B023
-            self.folder.save(which, self.program.config.seed + i, PolicyParams.of(one))
+            self.folder.save(which, self.config.seed + i, PolicyParams.of(one))
 
     def _close(self) -> None:
         if not any(row["updates"] for row in self.rows):

@@ -51,7 +51,7 @@ def open_env(target: Any, config: HostConfig | None = None) -> HostEnv | Any:
     """
     config = config or HostConfig()
     if not isinstance(target, str):
-        return _adapt(target, f"own:{_qualname(target)}", config)
+        return _adapt(target, own_name(target), config)
     family, slash, task = target.partition("/")
     if slash and ":" not in family:
         if family not in FAMILIES:
@@ -113,6 +113,7 @@ def _none_of_them(env: Any, name: str) -> QtotError:
     )
 
 
-def _qualname(target: Any) -> str:
+def own_name(target: Any) -> str:
+    """What an environment is called that is given as an object, or as what makes one."""
     found = getattr(target, "__qualname__", None)
-    return found if isinstance(found, str) else type(target).__qualname__
+    return f"own:{found if isinstance(found, str) else type(target).__qualname__}"

@@ -1,0 +1,100 @@
+"""A process that steps environments. It imports neither JAX nor the script that trains.
+
+The parent starts it with ``python -c``, hands it open files by number, and tells it the rest in its
+first message. It ends when it is told to, and when the parent is gone, however that went.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from qtot.envs.host.board import mapped
+from qtot.envs.host.player import Failure, GaveUpError, Player
+from qtot.envs.spec import EnvSpec
+
+BEGIN, SLOT, QUIT = b"B", b"S", b"Q"
+ORDER = struct.Struct("<cqq")
+"""what to do, a slot, a group"""
+DONE, FAILED, BROKEN = b"d", b"f", b"b"
+"""the order is carried out; a failure, which is told of; nothing more can be done"""
+
+
+class Job(NamedTuple):
+    """The first message."""
+
+    make: bytes
+    """pickled by cloudpickle, ``() -> HostEnv``"""
+    spec: EnvSpec
+    slots: int
+    n: int
+    groups: tuple[tuple[int, ...], ...]
+    """this worker's environments, group by group"""
+    whole: bool
+    patience: int
+    again: bool
+
+
+def main(orders: int, lifeline: int, board: int, stacks: int) -> None:
+    """Serve until told to end; the numbers are of open files."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    _die_with_parent(lifeline)
+    faulthandler.enable(stacks)  # a crash leaves its stack where the parent reads it
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    parent = Connection(orders)
+    try:
+        job: Job = pickle.loads(parent.recv_bytes())
+        _serve(parent, job, board)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone
+    except BaseException as error:
+        what = str(error) if isinstance(error, GaveUpError) else f"{type(error).__name__}: {error}"
+        told = Failure((), what.splitlines()[0] if what else "", traceback.format_exc())
+        parent.send_bytes(BROKEN + pickle.dumps(told))
+
+
+def _serve(parent: Connection, job: Job, board: int) -> None:
+    def told(failure: Failure) -> None:
+        parent.send_bytes(FAILED + pickle.dumps(failure))
+
+    player = Player(
+        pickle.loads(job.make),
+        job.spec,
+        mapped(board, job.spec, job.slots, job.n),
+        [e for group in job.groups for e in group],
+        whole=job.whole,
+        patience=job.patience,
+        again=job.again,
+        told=told,
+    )
+    acts: dict[bytes, Any] = {BEGIN: player.begin, SLOT: player.slot}
+    while True:
+        order, t, group = ORDER.unpack(parent.recv_bytes())
+        if order == QUIT:
+            player.close()
+            return
+        acts[order](job.groups[group], t)
+        parent.send_bytes(DONE)
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Also in the middle of a step that never returns. Nobody writes to the lifeline: that it ends
+    says that the parent has.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for steps that hold the lock
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

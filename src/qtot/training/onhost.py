@@ -1,0 +1,228 @@
+"""Training on environments that Python steps: rollouts come from worker processes, and what is
+learned from them is the in-graph program's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from qtot.core.learner import PolicyParams, TrainState
+from qtot.envs.host.base import HostEnv
+from qtot.envs.host.pool import Pool, make_pool, worker_count
+from qtot.envs.spec import EnvSpec
+from qtot.evaluation.episodes import summarise
+from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
+from qtot.training.collect import Actors, Tally
+from qtot.training.compile import Compiled, compiling, no_collections, placed
+from qtot.training.devices import DATA, SEED
+from qtot.training.gather import Gathered, Gatherer, act_program
+from qtot.training.ingraph import Program
+from qtot.training.state import Progress, RunState, SeedState
+from qtot.types import SequenceStart, Slots
+
+SHOWN = 3
+"""failures of environments that are shown with their traceback; of the others, one line"""
+
+
+class OnHost:
+    """An ``Engine`` whose environments are worker processes'."""
+
+    def __init__(self, program: Program, init: Any, make: Callable[[], HostEnv], spec: EnvSpec):
+        self.program, self.init, self.make, self.spec = program, init, make, spec
+        self.compile_s = 0.0
+        config = program.config
+        self.groups = 2 if config.collect.envs % 2 == 0 else 1
+        self.steps = np.zeros(config.seeds, np.int32)
+        self.failed, self.discarded, self.news = 0, 0, list[str]()
+        self.compiled: dict[str, Future[Compiled]] = {}
+        self.pools: dict[str, Pool] = {}
+        self.said = False
+        self.learn_s = 0.0
+
+    @property
+    def workers(self) -> str:
+        """Who steps the environments."""
+        host, n = self.program.config.host, self.program.config.collect.envs
+        many = worker_count(host, n * self.program.config.seeds)
+        where = f"{many} worker process{'es' * (many > 1)}" if many else "this process"
+        return f"{n} environments in {where} · episodes are cut after {self.spec.episode_limit}"
+
+    def start(self) -> RunState:
+        """Begin the workers, and build the programs meanwhile."""
+        began, program, config = time.perf_counter(), self.program, self.program.config
+        pool = self.pools["train"] = make_pool(
+            self.make,
+            self.spec,
+            config.host,
+            slots=program.collector.slots,
+            n=config.seeds * config.collect.envs,
+            groups=self.groups,
+            whole=program.collector.whole_episodes,
+        )
+        self.gatherer = Gatherer(
+            pool, program.collector, seeds=config.seeds, seed=config.seed, groups=self.groups
+        )
+        with no_collections():
+            shapes = placed(program, self.init.out_info)
+            init = compiling(self.init.lower(), runs_once=True)
+            rollout = jax.eval_shape(lambda state: rollout_shapes(program, state), shapes)
+            learn = jax.jit(self.learn, donate_argnums=0).lower(shapes, rollout)
+            self.compiled["learn"] = compiling(learn)
+            self.noise = jax.jit(self._noise)
+            self.act = act_program(program.collector, config.seeds)
+            state = jax.block_until_ready(init.result()(np.int32(config.seed)))
+        self.keys = jax.tree.map(jnp.copy, state.seeds.key)
+        self.iteration = 0
+        self.compiled["learn"].result()
+        self.compile_s = time.perf_counter() - began
+        return state
+
+    def learn(self, state: RunState, rollout: Gathered) -> tuple[RunState, Progress]:
+        """Learn from a rollout of all seeds; traced."""
+        program = self.program
+
+        def one(seed: SeedState, iteration: Array, given: Gathered) -> tuple[SeedState, Progress]:
+            return program.learn(seed, program.keys(seed, iteration)[1], given)
+
+        def here(state: RunState, given: Gathered) -> tuple[RunState, Progress]:
+            axes = (program.axes, None, 0)
+            each = program.side_by_side(one, in_axes=axes, out_axes=(program.axes, 0))
+            seeds, progress = each(state.seeds, state.iteration, given)
+            return RunState(seeds, state.iteration + 1), progress
+
+        where = Gathered(P(SEED, DATA), P(SEED, None, DATA), P(SEED, DATA), P(SEED))  # pyright: ignore[reportArgumentType]
+        specs = (program.specs, where)
+        return program.spread(here, specs, (program.specs, P(SEED)))(state, rollout)
+
+    def _noise(self, keys: Array, iteration: Array) -> Float[Array, "seeds T 2 E N"]:
+        """What exploration draws in a rollout: as much, and the same, as in the graph."""
+        program = self.program
+
+        def one(key: Array, iteration: Array) -> Array:
+            seed = SeedState(None, None, None, None, key)  # pyright: ignore[reportArgumentType]
+            act_key = jax.random.split(program.keys(seed, iteration)[0], 3)[1]
+            return program.collector.noise(act_key, program.collector.slots)
+
+        each = program.side_by_side(one, in_axes=(0, None))
+        specs = (P(SEED), P())
+        return program.spread(each, specs, P(SEED, None, None, DATA))(keys, iteration)
+
+    def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
+        """Rollouts and learning in turns."""
+        sums: Any = None
+        while self.steps.min() < until:
+            noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
+            gathered = self.gatherer.gather(self.act, self._policies(state), self.steps, noise)
+            self._hear(self.pools["train"])
+            began = time.perf_counter()
+            state, progress = self.compiled["learn"].result()(state, gathered)
+            progress = jax.tree.map(np.asarray, progress)
+            self.learn_s += time.perf_counter() - began
+            self.steps += progress.collected.transitions.astype(np.int32)
+            self.iteration += 1
+            sums = progress if sums is None else jax.tree.map(np.add, sums, progress)
+        return state, sums
+
+    def _policies(self, state: RunState) -> PolicyParams:
+        """Of all seeds, on one device, where acting is quick."""
+        policies = PolicyParams.of(state.seeds.train)
+        if self.program.mesh.shape[SEED] == 1:
+            return jax.tree.map(lambda x: x.addressable_data(0), policies)
+        return jax.device_put(policies, jax.local_devices()[0])
+
+    def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:
+        """One seed after another, in environments of their own."""
+        config = self.program.config
+        episodes = config.evaluation.episodes
+        if "evaluate" not in self.pools:
+            most = max(config.collect.envs, 1)
+            self.pools["evaluate"] = make_pool(
+                self.make,
+                self.spec,
+                config.host,
+                slots=SLOTS,
+                n=min(episodes, most),
+                groups=1,
+                whole=False,
+            )
+            self.greedy = greedy_program(self.program.learner)
+        pool, means = self.pools["evaluate"], []
+        for i in range(config.seeds):
+            policy = jax.tree.map(lambda x: np.asarray(x[i]), PolicyParams.of(train))  # noqa: B023
+            played = play_on_host(
+                pool,
+                self.greedy,
+                policy,
+                episodes=episodes,
+                salt=(config.seed + i, steps, part),
+            )
+            means.append(summarise(played))
+        self._hear(pool)
+        return {k: np.array([m[k] for m in means]) for k in means[0]}
+
+    def split(self, state: RunState, left_s: float) -> dict[str, float] | None:
+        """Since the beginning: what the training process waited for, or did."""
+        if self.said:
+            return None
+        self.said = True
+        seconds = {**self.gatherer.seconds, "learner": self.learn_s}
+        names = ("environment", "policy", "transfer", "learner")
+        return {k: seconds.get(k, 0.0) / sum(seconds.values()) for k in names}
+
+    def _hear(self, pool: Pool) -> None:
+        for failure in pool.failures:
+            self.failed += 1
+            lost = len([e for e in failure.envs if e >= 0])
+            said = f"{failure.what}; {lost} episode{'s' * (lost != 1)} discarded, going on"
+            if self.failed <= SHOWN:
+                said += "\n" + failure.traceback.rstrip()
+            self.news.append(said)
+            self.discarded += lost
+        pool.failures.clear()
+
+    def told(self) -> list[str]:
+        """Environments and workers that failed."""
+        news, self.news = self.news, []
+        return news
+
+    def counts(self) -> dict[str, int]:
+        """How often they did."""
+        return {"env_failures": self.failed, "discarded_episodes": self.discarded}
+
+    def close(self) -> None:
+        """End the workers."""
+        for pool in self.pools.values():
+            pool.close()
+
+
+def rollout_shapes(program: Program, state: RunState) -> Gathered:
+    """Zeros of the shapes of a rollout; traced only."""
+    slots = program.collector.slots
+
+    def one(actors: Actors) -> Gathered:
+        seen = actors.stream.env
+        flat = jnp.zeros((slots, *actors.stream.first.shape))
+        rows = lambda x: jnp.zeros((slots, *x.shape), x.dtype)  # noqa: E731
+        made = Slots(
+            *(rows(x) for x in seen),
+            action=rows(actors.prev_action),
+            reward=flat,
+            terminated=flat > 0,
+            first=flat > 0,
+            valid=flat > 0,
+        )
+        zero = jnp.zeros(())
+        info = dict.fromkeys(program.collector.env.spec.info, zero)
+        tally = Tally(zero, zero, zero, zero, info)
+        return Gathered(actors, made, SequenceStart(actors.memory, actors.prev_action), tally)
+
+    return jax.vmap(one)(state.seeds.actors)

@@ -1,0 +1,61 @@
+"""A run's environment, wherever it is stepped: in the graph, or by Python in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from qtot.envs import make_env
+from qtot.envs.base import JaxEnv
+from qtot.envs.host.base import HostEnv
+from qtot.envs.host.config import HostConfig
+from qtot.envs.host.copies import maker
+from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError
+from qtot.training.engine import Engine, InGraph
+from qtot.training.ingraph import Program
+from qtot.training.onhost import OnHost
+from qtot.training.shown import Shown
+
+
+class World(NamedTuple):
+    """One of the two."""
+
+    spec: EnvSpec
+    in_graph: JaxEnv
+    """as the program sees it"""
+    make: Callable[[], HostEnv] | None
+    """one environment, where Python steps it"""
+
+    @staticmethod
+    def open(target: Any, host: HostConfig) -> World:
+        """By name, or from the user's own environment or factory.
+
+        Raises:
+            QtotError: there is none, or it cannot be made.
+        """
+        make = partial(make_env, target, host) if isinstance(target, str) else maker(target, host)
+        env = make()
+        if not isinstance(env, HostEnv):
+            return World(env.spec, env, None)
+        spec = env.spec
+        env.close()  # workers make their own
+        return World(spec, Shown(spec), make)
+
+    def engine(self, program: Program, init: Any) -> Engine:
+        """What will train.
+
+        Raises:
+            QtotError: several hosts are to share environments that are processes of one.
+        """
+        if self.make is None:
+            return InGraph(program, init)
+        if jax.process_count() > 1:
+            raise QtotError(
+                f"--hosts trains on environments written in JAX; {self.spec.name} is stepped by "
+                "Python, for which several machines take --collectors ray"
+            )
+        return OnHost(program, init, self.make, self.spec)
