@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from qtot.store.run_folder import RunFolder, Which
 from qtot.training.ingraph import make_learner
 from qtot.training.loop import run_training
 from qtot.types import Key
+
+if TYPE_CHECKING:
+    from qtot.envs.base import JaxEnv
 
 __all__ = [
     "Memory",
@@ -182,7 +185,7 @@ def evaluate(
 @functools.lru_cache(maxsize=8)
 def _player(env: str, learner: Learner, episodes: int) -> Callable[[PolicyParams, Key], Episodes]:
     """One program for every call that asks for the same: a second evaluation compiles nothing."""
-    world = make_env(env)
+    world = cast("JaxEnv", make_env(env))
 
     @jax.jit
     def play(params: PolicyParams, key: Key) -> Episodes:

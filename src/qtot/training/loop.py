@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,9 @@ from qtot.training.rows import means_of, number, score
 from qtot.training.state import Progress, RunState
 from qtot.training.timing import TimeSplit
 
+if TYPE_CHECKING:
+    from qtot.envs.base import JaxEnv
+
 PARTS = ("agent", "mixer", "critic")
 
 
@@ -49,7 +52,7 @@ def run_training(config: TrainConfig, out: Path, *, quiet: bool = False) -> RunF
     """
     with together():
         config = validate(config)
-        program = Program.make(make_env(config.env), config)
+        program = Program.make(cast("JaxEnv", make_env(config.env)), config)
         init = traced_init(program)
         spec, memory = program.collector.env.spec, check_memory(program, init.out_info)
     device = device_facts() | {"mesh": dict(program.mesh.shape)}
