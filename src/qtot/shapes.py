@@ -22,11 +22,17 @@ def is_named(shape: ObsShape) -> TypeGuard[NamedShapes]:
     return bool(shape) and isinstance(shape[0], tuple)
 
 
+def array_shape(shape: ObsShape) -> ArrayShape:
+    """The same, where an observation is one array."""
+    assert not is_named(shape)
+    return tuple(size for size in shape if isinstance(size, int))
+
+
 def features(shape: ObsShape) -> int:
     """Numbers in an observation of that shape."""
     if is_named(shape):
         return sum(math.prod(part) for _, part in shape)
-    return math.prod(shape)  # pyright: ignore[reportArgumentType]
+    return math.prod(array_shape(shape))
 
 
 def unflatten(obs: Any, shape: ObsShape) -> Any:

@@ -6,8 +6,6 @@ id, as in PyMARL.
 
 from __future__ import annotations
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,7 @@ from qtot.core.eyes import CNN, OwnModule
 from qtot.core.gru import GRU
 from qtot.core.nn import LayerNorm, Linear
 from qtot.errors import QtotError
+from qtot.shapes import ObsShape, features
 from qtot.types import Key
 
 
@@ -35,20 +34,20 @@ class QNetwork(eqx.Module):
         self,
         key: Key,
         *,
-        obs_shape: tuple[int, ...],
+        obs_shape: ObsShape,
         others: int,
         n_actions: int,
         config: AgentConfig,
     ):
         eyes_key, *keys = jax.random.split(key, len(config.encoder) + 3)
-        self.eyes, features = None, math.prod(obs_shape)
+        self.eyes, width = None, features(obs_shape)
         if config.module:
             self.eyes = OwnModule(eyes_key, config.module, obs_shape)
         elif config.cnn:
             self.eyes = CNN(eyes_key, config.cnn, obs_shape, config.init)
         if self.eyes is not None:
-            features = self.eyes.features
-        widths = (features + others, *config.encoder)
+            width = self.eyes.features
+        widths = (width + others, *config.encoder)
         gain = 2.0**0.5  # ReLU halves the variance
         self.encoder = tuple(
             Linear(k, i, o, config.init, gain)
@@ -95,7 +94,7 @@ class Agent(eqx.Module):
         obs_size: int,
         n_actions: int,
         config: AgentConfig,
-        obs_shape: tuple[int, ...] = (),
+        obs_shape: ObsShape = (),
     ):
         self.n_agents, self.n_actions, self.config = n_agents, n_actions, config
         others = n_actions * config.prev_action + n_agents * config.agent_id

@@ -16,7 +16,8 @@ class AgentConfig:
     """channels of the 3x3 convolutions that read an image observation, before those layers"""
     module: str = ""
     """your own network in their place, 'package.module:factory'; factory(key, obs_shape) returns an
-    Equinox module that turns one observation of that shape into a vector of features"""
+    Equinox module that turns one observation of that shape into a vector of features (where
+    observations are dicts: from a dict of arrays, the shape being a dict of theirs)"""
     hidden: int = 64
     """recurrent width H"""
     memory: Literal["gru", "none"] = "gru"

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from qtot.core.nn import Init, Linear
 from qtot.errors import QtotError
 from qtot.objects import import_object
+from qtot.shapes import ArrayShape, ObsShape, array_shape, is_named, unflatten
 from qtot.types import Key
 
 WINDOW = 3
@@ -28,16 +29,16 @@ class CNN(eqx.Module):
 
     layers: tuple[Linear, ...]
     """over a pixel's window, row by row, channels last"""
-    obs_shape: tuple[int, ...] = eqx.field(static=True)
+    obs_shape: ArrayShape = eqx.field(static=True)
 
-    def __init__(self, key: Key, channels: tuple[int, ...], obs_shape: tuple[int, ...], init: Init):
-        if len(obs_shape) != 3:
+    def __init__(self, key: Key, channels: tuple[int, ...], obs_shape: ObsShape, init: Init):
+        if is_named(obs_shape) or len(obs_shape) != 3:
             raise QtotError(
                 f"agent.cnn reads images (rows, columns, channels), but this environment's "
                 f"observations have the shape {obs_shape}; leave agent.cnn empty"
             )
-        self.obs_shape = obs_shape
-        sizes, keys = (obs_shape[-1], *channels), jax.random.split(key, len(channels))
+        self.obs_shape = array_shape(obs_shape)
+        sizes, keys = (self.obs_shape[-1], *channels), jax.random.split(key, len(channels))
         self.layers = tuple(
             Linear(k, WINDOW**2 * i, o, init, 2.0**0.5)
             for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
@@ -63,24 +64,30 @@ class CNN(eqx.Module):
 
 
 class OwnModule(eqx.Module):
-    """A module of the user's, called on one observation at a time."""
+    """A module of the user's, called on one observation at a time: an array, or a dict of them."""
 
     arrays: Any
     rest: Any = eqx.field(static=True)
     """what is no array: functions and sizes"""
-    obs_shape: tuple[int, ...] = eqx.field(static=True)
+    obs_shape: ObsShape = eqx.field(static=True)
     features: int = eqx.field(static=True)
 
-    def __init__(self, key: Key, path: str, obs_shape: tuple[int, ...]):
+    def __init__(self, key: Key, path: str, obs_shape: ObsShape):
         self.obs_shape = obs_shape
         factory = import_object(path, "agent.module")
+        named = is_named(obs_shape)
+        shape = dict(obs_shape) if named else obs_shape
         wrong = (
             f"agent.module {path!r} must be a factory(key, obs_shape) of an Equinox module that "
-            f"turns one observation of shape {obs_shape} into a vector of float32 features"
+            f"turns one observation of shape {shape} into a vector of float32 features"
         )
-        one = jax.ShapeDtypeStruct(obs_shape, jnp.float32)
+        one = (
+            {name: jax.ShapeDtypeStruct(part, jnp.float32) for name, part in obs_shape}
+            if named
+            else jax.ShapeDtypeStruct(array_shape(obs_shape), jnp.float32)
+        )
         try:
-            module = factory(key, obs_shape)
+            module = factory(key, shape)
             arrays, rest = eqx.partition(module, eqx.is_inexact_array)
 
             def call(arrays: Any, obs: Any) -> Any:
@@ -110,7 +117,8 @@ class OwnModule(eqx.Module):
 
     def __call__(self, obs: Float[Array, "*b O"]) -> Float[Array, "*b F"]:
         module = eqx.combine(self.arrays, self.rest)
-        features = jax.vmap(module)(obs.reshape(-1, *self.obs_shape))
+        flat = obs.reshape(-1, obs.shape[-1])
+        features = jax.vmap(lambda one: module(unflatten(one, self.obs_shape)))(flat)
         return features.reshape(*obs.shape[:-1], self.features)
 
 

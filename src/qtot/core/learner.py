@@ -32,6 +32,7 @@ from qtot.core.optimiser import clip, learning_rate, make_optimiser
 from qtot.core.shards import ALONE, Shards
 from qtot.core.statistics import RunningStats, init_stats, merge, standardise
 from qtot.core.unroll import scrub, unroll_slow
+from qtot.shapes import ObsShape
 from qtot.types import Batch, Key, PyTree, Slots
 
 Vectors = dict[str, Float[Array, "_"]]
@@ -98,7 +99,7 @@ class Learner:
     critic: CriticConfig = field(default_factory=CriticConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    obs_shape: tuple[int, ...] = ()
+    obs_shape: ObsShape = ()
     burn_in: int = 0
     target_networks: bool = True
     """they follow the online ones; else the caller says when"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 
 from qtot.envs.base import JaxEnv
 from qtot.envs.spec import EnvSpec, MaskSource, StateSource, TeamReward
+from qtot.shapes import features
 from qtot.types import Observation, PyTree, StepResult
 
 Severity = Literal["error", "notice"]
@@ -69,7 +69,7 @@ def spec_problems(spec: EnvSpec) -> Iterator[Problem]:
         expected = f"{side_by_side}, since spec.state_source is 'concatenated observations'"
         remedy = "leave padding out, or set state_source to 'environment'"
         yield wrong("spec.state_size", expected, f"{spec.state_size}", remedy)
-    pixels = math.prod(spec.obs_shape)
+    pixels = features(spec.obs_shape)
     if spec.obs_shape and any(size != pixels for size in spec.obs_sizes):
         expected = "rows, columns and channels whose product is every agent's entry in obs_sizes"
         got = f"{spec.obs_shape}, {pixels} in all, beside {spec.obs_sizes}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from qtot.shapes import ObsShape
+
 TeamReward = Literal["sum", "mean", "given"]
 StateSource = Literal["environment", "concatenated observations"]
 MaskSource = Literal["environment", "all legal"]
@@ -30,9 +32,10 @@ class EnvSpec:
     """no episode has fewer transitions; a stream then prepares fewer resets"""
     lanes: bool = False
     """many small arrays: faster with the environments on the last axis (``envs/lanes``)"""
-    obs_shape: tuple[int, ...] = ()
+    obs_shape: ObsShape = ()
     """rows, columns and channels of an image observation, which is flattened into O features in
-    that order; empty where observations are vectors"""
+    that order; or name and shape of each part, one flattened after the other, where an observation
+    is a dict of arrays; empty where observations are vectors"""
     team_reward: TeamReward = "given"
     """how the team's reward is formed from the agents' own"""
     state_source: StateSource = "environment"

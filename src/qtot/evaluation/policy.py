@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from qtot.core.learner import Learner, Statistics
 from qtot.core.masks import masked_argmax
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
+from qtot.shapes import flatten, is_named
 
 
 class Memory(NamedTuple):
@@ -67,17 +68,26 @@ class Policy:
         Raises:
             QtotError: ``obs`` has another shape than in training.
         """
-        obs = np.asarray(obs, np.float32)
-        if obs.shape == self.obs_shape:
-            obs = obs.reshape(-1)
-        if obs.shape != (self.obs_size,):
-            image = f" or {self.obs_shape}" if self.obs_shape else ""
-            raise QtotError(
-                f"{self.name} expects an observation of shape ({self.obs_size},){image}, "
-                f"got {obs.shape}"
-            )
-        q, hidden = self._q_values(obs, memory.prev_action, memory.hidden)
+        flat = self._flat(obs)
+        q, hidden = self._q_values(flat, memory.prev_action, memory.hidden)
         return np.asarray(q), hidden
+
+    def _flat(self, obs: Any) -> np.ndarray:
+        """As in training, ``[obs_size]``."""
+        shape = dict(self.obs_shape) if is_named(self.obs_shape) else self.obs_shape
+        if isinstance(obs, Mapping):
+            got: Any = {name: np.shape(part) for name, part in obs.items()}
+            flat = flatten(obs, self.obs_shape) if is_named(self.obs_shape) else None
+        else:
+            array = np.asarray(obs, np.float32)
+            got = array.shape
+            flat = array.reshape(-1) if got in (self.obs_shape, (self.obs_size,)) else None
+        if flat is None:
+            other = f" or {shape}" if shape else ""
+            raise QtotError(
+                f"{self.name} expects an observation of shape ({self.obs_size},){other}, got {got}"
+            )
+        return flat
 
     def act(
         self,
@@ -91,7 +101,8 @@ class Policy:
         """The greedy legal action, or with probability ``epsilon`` a random legal one.
 
         Args:
-            obs: this agent's own observation, ``[obs_size]``, not padded; an image as it is.
+            obs: this agent's own observation, ``[obs_size]``, not padded; an image, or a dict of
+                arrays, in its own shape, with values as in training (pixels within [0, 1]).
             avail_actions: True where legal, ``[n_actions]``; None when all are.
             memory: from ``reset`` or the last ``act``.
             epsilon: share of random actions.

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qtot.config import TrainConfig, nested_replace, validate
@@ -185,6 +186,17 @@ def _tuples(cls: type, values: dict[str, Any]) -> dict[str, Any]:
         hint, value = hints[f.name], values.get(f.name)
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):
             out[f.name] = _tuples(hint, value)  # pyright: ignore[reportArgumentType]
-        elif get_origin(hint) is tuple and isinstance(value, list) and get_args(hint):
-            out[f.name] = tuple(value)
+        elif isinstance(value, list) and _holds_tuples(hint):
+            out[f.name] = _tuple(value)
     return out
+
+
+def _holds_tuples(hint: Any) -> bool:
+    """Whether the field is a tuple, in each of its forms."""
+    forms = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return all(get_origin(form) is tuple and get_args(form) for form in forms)
+
+
+def _tuple(value: Any) -> Any:
+    """Lists within lists, too."""
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.config import MixerConfig
+from qtot.shapes import ObsShape
 from qtot.types import Key
 
 
@@ -33,7 +34,7 @@ class Shapes(NamedTuple):
     state_size: int
     hidden: int
     obs_size: int = 0
-    obs_shape: tuple[int, ...] = ()
+    obs_shape: ObsShape = ()
 
 
 @runtime_checkable

@@ -50,7 +50,7 @@ def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
                 "names of those it takes"
             ) from error
         said = " ".join(str(error).split())
-        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
         raise QtotError(
             f"environment {name!r} could not be made: {type(error).__name__} ({said}){where}"
         ) from error
