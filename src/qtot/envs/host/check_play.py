@@ -192,7 +192,8 @@ class Player:
             self._failures += 1
             return
         self.episodes.append(Episode(seed, len(self._slots)))
-        for step in range(self.spec.episode_limit):
+        step, ended = 0, False
+        while step < self.spec.episode_limit and not ended:
             self._write(kept, step)
             if not self._room():
                 return
@@ -200,9 +201,8 @@ class Player:
             if kept is None:
                 self._failures += 1
                 return
-            if ended:
-                break
-        self._write(kept, step + 1)
+            step += 1
+        self._write(kept, step)
 
     def _write(self, seen: Seen, step: int) -> None:
         self._slots.append(seen)
@@ -214,7 +214,7 @@ class Player:
         episode = self.episodes[-1]
         place = f"step {step} of episode {len(self.episodes) - 1}"
         legal = seen.avail_actions & self._real
-        some = legal.any(-1)
+        some: np.ndarray = legal.any(-1)
         luck = self._luck.random(legal.shape)
         # an agent without a legal action is told of later; until then anything may be right
         allowed = np.where(some[:, None], legal, self._real)
