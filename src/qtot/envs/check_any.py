@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qtot.envs import FAMILIES, make_env
 from qtot.envs.host.config import HostConfig
@@ -60,10 +60,11 @@ def check_any(
         if number is not None and not least <= number < 2**31:
             raise QtotError(f"{name} must be from {least} to 2**31 - 1, got {number}")
     env: Any = target
-    again: Callable[[], Any] | None = None
+    again: Callable[[], Any] | None = None  # the same once more; a HostEnv if env is one
     if isinstance(target, str | type) or (callable(target) and not hasattr(target, "reset")):
-        again = partial(opened, target, config or HostConfig())
-        env = again()
+        make = partial(opened, target, config or HostConfig())
+        again = cast(Callable[[], Any], make)
+        env = make()
     if hasattr(env, "observe") or not hasattr(env, "close"):
         from qtot.envs.check import check_env
 

@@ -214,15 +214,15 @@ class Player:
         episode = self.episodes[-1]
         place = f"step {step} of episode {len(self.episodes) - 1}"
         legal = seen.avail_actions & self._real
-        some: np.ndarray = legal.any(-1)
+        some = legal.any(-1, keepdims=True)
         luck = self._luck.random(legal.shape)
         # an agent without a legal action is told of later; until then anything may be right
-        allowed = np.where(some[:, None], legal, self._real)
+        allowed = np.where(some, legal, self._real)
         actions = [int(a) for a in np.where(allowed, luck, -1).argmax(-1)]
         try:
             stepped = self._timed(self.env.step, actions)
         except Exception as error:
-            if (some | ~seen.alive).all():
+            if (some[:, 0] | ~seen.alive).all():
                 self.found.raised("step_raised", place, error, "an answer to legal actions")
                 so_far = Episode(episode.seed, episode.first_slot, list(episode.actions))
                 self.stumble = self.stumble or Stumble(so_far, actions, legal)
@@ -299,6 +299,7 @@ class Player:
         if strange.size:
             remedy = "if it is added to values (0 or -inf), return mask == 0; True = legal"
             self.found.tell("mask_values", name, place, "True or False", f"{strange[0]}", remedy)
+            return array == 0 if (strange < 0).all() else cast
         else:
             remedy = (
                 f"convert it with .astype({kind if kind == 'bool' else 'np.float32'}); {remedy}"
@@ -343,7 +344,7 @@ class Player:
         except Exception as error:
             self.found.raised("step_raised", place, error, "an answer about the last step")
             return
-        if said:
+        if said is not None:
             expected = "observations inside the declared space"
             remedy = "mend the space or the observation; nothing is clipped in training"
             self.found.tell(
