@@ -229,7 +229,7 @@ BROKEN = {
         "expected dtype bool, got int8; convert it with .astype(bool); True = legal",
     ),
     "mask to be added": (
-        shows(avail_actions=lambda mask, _: np.where(mask, 0, -np.inf)),
+        shows(avail_actions=lambda mask, _: np.where(mask, 0.0, -np.inf)),
         "error mask_values",
         "got -inf; if it is added to values (0 or -inf), return mask == 0",
     ),
@@ -280,7 +280,7 @@ BROKEN = {
     "ends of another type": (tells(terminated=1.0), "error end_no_bool", "a bool, got float"),
     "info": (tells(info={}), "error info_keys", "expected the keys ['won'], got the keys []"),
     "info of another type": (tells(info={"won": "yes"}), "error info_no_number", "got str"),
-    "no environment": (lambda: object(), "error interface", "got no spec: "),
+    "no environment": (object, "error interface", "got no spec: "),
 }
 
 

@@ -127,6 +127,15 @@ def _facts_of(env: Any, name: str) -> tuple[EnvSpec | None, list[Problem]]:
         remedy = f"return a qtot.envs.spec.EnvSpec; {contract}"
         return None, [problem("interface", "spec", "an EnvSpec", type(spec).__name__, remedy)]
     try:
+        kinds = {"name": str, "state_size": int, "episode_limit": int, "shortest_episode": int}
+        lists = {"agents": str, "n_actions": int, "obs_sizes": int, "obs_shape": int, "info": str}
+        wrong = [f for f, kind in kinds.items() if not isinstance(getattr(spec, f), kind)]
+        for f, kind in lists.items():
+            entries = getattr(spec, f)
+            if not (isinstance(entries, tuple) and all(isinstance(e, kind) for e in entries)):
+                wrong.append(f)
+        if wrong:
+            raise TypeError(f"{wrong[0]}={getattr(spec, wrong[0])!r}")
         return spec, list(spec_problems(spec))
     except Exception as error:
         remedy = "give every field the type that EnvSpec declares"

@@ -213,8 +213,8 @@ class Player:
         """What is seen next, None if playing cannot go on, and whether the episode ended."""
         episode = self.episodes[-1]
         place = f"step {step} of episode {len(self.episodes) - 1}"
-        legal = seen.avail_actions & self._real
-        some = legal.any(-1, keepdims=True)
+        legal: np.ndarray = np.logical_and(seen.avail_actions, self._real)
+        some = np.any(legal, -1, keepdims=True)
         luck = self._luck.random(legal.shape)
         # an agent without a legal action is told of later; until then anything may be right
         allowed = np.where(some, legal, self._real)
@@ -222,7 +222,7 @@ class Player:
         try:
             stepped = self._timed(self.env.step, actions)
         except Exception as error:
-            if (some[:, 0] | ~seen.alive).all():
+            if np.all(some | ~seen.alive[:, None]):
                 self.found.raised("step_raised", place, error, "an answer to legal actions")
                 so_far = Episode(episode.seed, episode.first_slot, list(episode.actions))
                 self.stumble = self.stumble or Stumble(so_far, actions, legal)
@@ -299,7 +299,6 @@ class Player:
         if strange.size:
             remedy = "if it is added to values (0 or -inf), return mask == 0; True = legal"
             self.found.tell("mask_values", name, place, "True or False", f"{strange[0]}", remedy)
-            return array == 0 if (strange < 0).all() else cast
         else:
             remedy = (
                 f"convert it with .astype({kind if kind == 'bool' else 'np.float32'}); {remedy}"
@@ -375,6 +374,8 @@ def _cast(array: Any, dtype: np.dtype) -> np.ndarray | None:
     try:
         with np.errstate(all="ignore"):
             plain = np.asarray(array)
+            if dtype == np.bool_ and plain.dtype.kind == "f" and (plain < 0).any():
+                return plain == 0  # a mask to be added to values
             return np.array(plain, dtype) if plain.dtype.kind in "biuf" else None
     except (TypeError, ValueError, OverflowError):
         return None
