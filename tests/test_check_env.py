@@ -10,7 +10,8 @@ import pytest
 
 from broken_envs import SPEC, Walk, branching, calling, hoarding, shows, tells, walk
 from qtot.envs import make_env, tasks
-from qtot.envs.check import Problem, Report, check_env
+from qtot.envs.check import check_env
+from qtot.envs.report import Problem, Report
 from qtot.errors import QtotError
 
 NOTICES = {"single_agent", "reset_ignores_key", "constant_state"}

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from broken_envs import Walk, calling, drawing, dying, locked, shows, tells, walk
-from qtot.envs.check import Problem, check_env
+from qtot.envs.check import check_env
+from qtot.envs.report import Problem
 from qtot.types import Observation
 
 ALL_OF_32 = "slot 0 of copy 0 (first of 32)"

@@ -20,7 +20,7 @@ import pytest
 from qtot.envs import hanabi, make_env, overcooked, overcooked_v2, riddle, tasks
 from qtot.envs.base import JaxEnv
 from qtot.envs.check import check_env
-from qtot.envs.check_static import spec_problems
+from qtot.envs.check_spec import spec_problems
 from qtot.envs.jaxmarl import jaxmarl_module
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError

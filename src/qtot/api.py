@@ -17,9 +17,11 @@ from qtot.config import TrainConfig, nested_replace, products
 from qtot.core.learner import Learner, PolicyParams
 from qtot.envs import OWN, family_of, is_in_graph, make_env
 from qtot.envs.base import JaxEnv
-from qtot.envs.check import check_env
+from qtot.envs.check_any import check_any
+from qtot.envs.host.config import HostConfig
 from qtot.envs.host.own import own_name
 from qtot.envs.host.pool import make_pool
+from qtot.envs.report import Report
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import Episodes, evaluation_key, play_greedy, summarise
 from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
@@ -272,6 +274,32 @@ def _on_host(world: World, run: Run, episodes: int) -> Iterator[Play]:
         )
     finally:
         pool.close()
+
+
+def check_env(
+    env: Any,
+    *,
+    steps: int | None = None,
+    envs: int = 8,
+    seed: int = 0,
+    host: HostConfig | None = None,
+) -> Report:
+    """Plays an environment at random legal actions, and says all that is wrong with it.
+
+    Args:
+        env: a JaxEnv, a HostEnv, a name such as ``smax/3m``, or what makes an environment.
+        steps: to play; None: some episodes' worth.
+        envs: copies of a JaxEnv, played side by side.
+        seed: decides episodes and actions.
+        host: how one in Python is made, where it is named.
+
+    Returns:
+        A report to print; ``report.ok`` if training would not break, ``report.problems``.
+
+    Raises:
+        QtotError: there is no such environment.
+    """
+    return check_any(env, steps=steps, seed=seed, config=host, envs=envs)
 
 
 def print_evaluation(rows: Sequence[dict[str, float]]) -> None:

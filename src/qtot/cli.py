@@ -1,4 +1,4 @@
-"""The command ``qtot``: train, eval, envs, reproduce.
+"""The command ``qtot``: train, eval, envs, reproduce, check-env.
 
 tyro parses; the flags of ``train`` are generated from ``TrainConfig``. Nothing here imports JAX
 before the arguments are known to be good, so that help and mistakes answer at once.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from qtot import __version__
 from qtot.config import TrainConfig, validate
+from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError, unknown
 from qtot.presets import preset_config
 from qtot.reproduce import EXPERIMENTS
@@ -142,11 +143,40 @@ class Reproduce(_Process):
         return reproduce(self.experiment, quick=self.quick, seeds=self.seeds, out=self.out)
 
 
-COMMANDS: dict[str, type[Train | Evaluate | Envs | Reproduce]] = {
+@dataclass(frozen=True)
+class CheckEnv(_Process):
+    """Play an environment at random and say what is wrong with it; exit code 1 if training breaks.
+
+    Notices, which are right if they are meant, do not count.
+    """
+
+    target: Annotated[str, Positional, arg(metavar="TARGET")]
+    """environment, FAMILY/TASK or your own"""
+    host: HostConfig = field(default_factory=HostConfig)
+    steps: Annotated[int | None, arg(help_behavior_hint="(default: some episodes' worth)")] = None
+    """transitions to play (in each of 8 copies, where the environment is written in JAX)"""
+    seed: int = 0
+    """decides episodes and actions"""
+
+    def execute(self) -> int:
+        """Prints the report."""
+        from qtot.envs import is_in_graph
+        from qtot.envs.check_any import check_any
+
+        if is_in_graph(self.target):
+            self.prepare()
+        report = check_any(self.target, steps=self.steps, seed=self.seed, config=self.host)
+        print(report)  # noqa: T201
+        return 0 if report.ok else 1
+
+
+Command = Train | Evaluate | Envs | Reproduce | CheckEnv
+COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "eval": Evaluate,
     "envs": Envs,
     "reproduce": Reproduce,
+    "check-env": CheckEnv,
 }
 
 
@@ -166,7 +196,7 @@ def _defaults(args: Sequence[str]) -> TrainConfig:
     return preset_config(basis.env, basis.algo, basis.preset, basis.data)
 
 
-def _command(args: Sequence[str]) -> Train | Evaluate | Envs | Reproduce:
+def _command(args: Sequence[str]) -> Command:
     """The command that ``args`` ask for.
 
     Raises:
@@ -220,7 +250,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for a mistake of the user's, which is said in one line; 130 when
-        interrupted; 1 when whoever reads the output left.
+        interrupted; 1 when whoever reads the output left, or the command's answer is no.
     """
     try:
         code = _run(sys.argv[1:] if args is None else args)

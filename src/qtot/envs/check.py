@@ -11,56 +11,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
 from qtot.envs.base import JaxEnv
-from qtot.envs.check_play import Record, ending_problems, mask_problems, observed_problems, play
-from qtot.envs.check_static import (
-    BrokenEnvError,
-    Problem,
-    attempt,
-    problem,
-    spec_problems,
-    traced_problems,
+from qtot.envs.check_play import play
+from qtot.envs.check_record import (
+    Record,
+    alike_problems,
+    ending_problems,
+    mask_problems,
+    observed_problems,
+    played_facts,
+    played_notices,
 )
-from qtot.envs.spec import EnvSpec
-from qtot.errors import QtotError
-
-
-@dataclass(frozen=True)
-class Report:
-    """What ``check_env`` found."""
-
-    name: str
-    facts: dict[str, Any]
-    """what was seen in play; empty where the environment could not be played"""
-    problems: list[Problem]
-
-    @property
-    def ok(self) -> bool:
-        """No errors; notices may remain."""
-        return all(found.severity == "notice" for found in self.problems)
-
-    def raise_if_broken(self) -> None:
-        """Raises QtotError, with the whole report in it, unless ``ok``."""
-        if not self.ok:
-            raise QtotError(f"the environment breaks its contract: {self}")
-
-    def __str__(self) -> str:
-        facts = [f"{fact.replace('_', ' ')}: {_plain(value)}" for fact, value in self.facts.items()]
-        found = [f"{p.severity} [{p.kind}] {p.message}" for p in self.problems]
-        return "\n".join([self.name, *facts, *(found or ["no problems found"])])
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+from qtot.envs.check_spec import spec_problems
+from qtot.envs.check_static import BrokenEnvError, attempt, traced_problems
+from qtot.envs.report import Problem, Report, problem
 
 
 def check_env(env: JaxEnv, *, steps: int | None = None, envs: int = 8, seed: int = 0) -> Report:
@@ -94,9 +63,10 @@ def check_env(env: JaxEnv, *, steps: int | None = None, envs: int = 8, seed: int
         *mask_problems(spec, record),
         *ending_problems(spec, record),
         *_nondeterminism(record, again),
-        *_notices(spec, record),
+        *played_notices(spec, record),
+        *_alike(record),
     ]
-    facts = _facts(spec, record) | {"steps_per_second": round(steps * envs / seconds)}
+    facts = played_facts(spec, record) | {"steps_per_second": round(steps * envs / seconds)}
     return Report(spec.name, facts, problems)
 
 
@@ -139,49 +109,7 @@ def _nondeterminism(record: Record, again: Record) -> Iterator[Problem]:
         )
 
 
-def _notices(spec: EnvSpec, record: Record) -> Iterator[Problem]:
-    if spec.n_agents == 1:
-        remedy = "there is no team to mix; any mixer then acts on one value"
-        yield problem(
-            "single_agent", "spec.agents", "a team", "one agent", remedy, severity="notice"
-        )
+def _alike(record: Record) -> Iterator[Problem]:
     first = record.time == 0
     starts = [seen[first] for seen in (record.seen.obs, record.seen.state)]
-    # Fewer resets may be alike by chance, where there are few ways to begin.
-    if first.sum() >= 8 and all((start == start[0]).all() for start in starts):
-        got = f"the same one from all of {first.sum()}"
-        remedy = "use the key of reset, unless every episode is meant to begin alike"
-        expected = "different keys to give different first observations"
-        yield problem("reset_ignores_key", "reset", expected, got, remedy, severity="notice")
-    state, valid = record.seen.state, record.valid
-    if not ((state[1:] != state[:-1]).any(-1) & valid[:-1]).any():
-        yield problem(
-            "constant_state",
-            "state",
-            "a state that changes within an episode",
-            "the same from first to last",
-            "return what changes, unless the game is a repeated one",
-            severity="notice",
-        )
-
-
-def _facts(spec: EnvSpec, record: Record) -> dict[str, Any]:
-    terminated, truncated = (
-        record.valid & end for end in (record.result.terminated, record.result.truncated)
-    )
-    lengths = (record.time + 1)[terminated | truncated]
-    rewards = record.result.reward[record.valid]
-    return {
-        "agents": spec.agents,
-        "n_actions": spec.n_actions,
-        "obs_sizes": spec.obs_sizes,
-        "state_size": spec.state_size,
-        "episode_limit": spec.episode_limit,
-        "transitions": int(record.valid.sum()),
-        "episodes": len(lengths),
-        "mean_length": float(lengths.mean()) if len(lengths) else None,
-        "terminated": int(terminated.sum()),
-        "truncated": int(truncated.sum()),
-        "reward_min": float(rewards.min()),
-        "reward_max": float(rewards.max()),
-    }
+    yield from alike_problems(starts, "key")

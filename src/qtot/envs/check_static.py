@@ -1,86 +1,19 @@
-"""What shows before an environment is played: its spec, shapes and types; a part of ``check``."""
+"""What shows before an environment is played: its shapes and types; a part of ``check``."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from qtot.envs.base import JaxEnv
-from qtot.envs.spec import EnvSpec, MaskSource, StateSource, TeamReward
-from qtot.shapes import features
+from qtot.envs.check_spec import FIELDS
+from qtot.envs.report import Problem, problem
+from qtot.envs.spec import EnvSpec
 from qtot.types import Observation, PyTree, StepResult
-
-Severity = Literal["error", "notice"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One way in which an environment departs from the contract."""
-
-    kind: str
-    """which check found it, such as ``mask_inverted``"""
-    message: str
-    """where, what was expected, what was got, and what to do"""
-    severity: Severity = "error"
-
-
-def problem(
-    kind: str, where: str, expected: str, got: str, remedy: str, *, severity: Severity = "error"
-) -> Problem:
-    """A problem, told in the order of every message of the checker."""
-    return Problem(kind, f"{where}: expected {expected}, got {got}; {remedy}", severity)
-
-
-class BrokenEnvError(Exception):
-    """Nothing more can be found out; carries the problem."""
-
-
-def spec_problems(spec: EnvSpec) -> Iterator[Problem]:
-    """Names, sizes and choices."""
-    wrong = partial(problem, "spec")
-    twice = [name for name, count in Counter(spec.agents).items() if count > 1]
-    if twice or not spec.agents:
-        got = f"{', '.join(twice)} more than once" if twice else "no agents"
-        yield wrong("spec.agents", "one name for each agent", got, "name every agent, once")
-    for field in ("n_actions", "obs_sizes"):
-        sizes = getattr(spec, field)
-        if len(sizes) != len(spec.agents):
-            expected = f"{len(spec.agents)} entries, one per agent"
-            yield wrong(f"spec.{field}", expected, f"{len(sizes)}", "give every agent its own")
-        for agent, size in zip(spec.agents, sizes, strict=False):
-            if size < 1:
-                remedy = "give an idle agent one no-op and one feature, always 0"
-                yield wrong(f"spec.{field}, agent {agent!r}", "1 or more", f"{size}", remedy)
-    for field in ("state_size", "episode_limit"):
-        if (size := getattr(spec, field)) < 1:
-            yield wrong(f"spec.{field}", "1 or more", f"{size}", "say how large it is")
-    if not 1 <= spec.shortest_episode <= max(spec.episode_limit, 1):
-        expected = f"from 1 to spec.episode_limit = {spec.episode_limit}"
-        remedy = "1 is always right"
-        yield wrong("spec.shortest_episode", expected, f"{spec.shortest_episode}", remedy)
-    side_by_side = sum(spec.obs_sizes)
-    if spec.state_source == "concatenated observations" and spec.state_size != side_by_side:
-        expected = f"{side_by_side}, since spec.state_source is 'concatenated observations'"
-        remedy = "leave padding out, or set state_source to 'environment'"
-        yield wrong("spec.state_size", expected, f"{spec.state_size}", remedy)
-    pixels = features(spec.obs_shape)
-    if spec.obs_shape and any(size != pixels for size in spec.obs_sizes):
-        expected = "rows, columns and channels whose product is every agent's entry in obs_sizes"
-        got = f"{spec.obs_shape}, {pixels} in all, beside {spec.obs_sizes}"
-        remedy = "flatten the whole image into the observation; () where it is no image"
-        yield wrong("spec.obs_shape", expected, got, remedy)
-    choices = {"team_reward": TeamReward, "state_source": StateSource, "masks": MaskSource}
-    for field, literal in choices.items():
-        if (value := getattr(spec, field)) not in get_args(literal):
-            expected = " or ".join(map(repr, get_args(literal)))
-            yield wrong(f"spec.{field}", expected, repr(value), "choose one of these")
-
 
 _TRACING = {
     "not_jittable": (
@@ -93,6 +26,10 @@ _TRACING = {
         "write it for one environment, in jax.numpy; a callback needs vmap_method",
     ),
 }
+
+
+class BrokenEnvError(Exception):
+    """Nothing more can be found out; carries the problem."""
 
 
 def attempt(kind: str, where: str, function: Callable[..., PyTree], *args: PyTree) -> PyTree:
@@ -142,21 +79,10 @@ def _trace(
     return start, shapes("observe", start), shapes("step", key, start, actions)
 
 
-_FIELDS = {  # axes in the letters of qtot.types, dtype, remedy
-    "obs": ("NO", "float", "zero-pad every agent's observation to O = max(spec.obs_sizes)"),
-    "state": ("S", "float", "return spec.state_size features"),
-    "avail_actions": ("NA", "bool", "True = legal, False for padding up to max(spec.n_actions)"),
-    "alive": ("N", "bool", "one bool per agent; True for all where nobody dies"),
-    "reward": ("", "float", "return one reward for the team: the sum or mean of the agents' own"),
-    "terminated": ("", "bool", "return one flag for the team, not one per agent"),
-    "truncated": ("", "bool", "return one flag for the team, not one per agent"),
-}
-
-
 def _array_problems(spec: EnvSpec, seen: Observation, result: StepResult) -> Iterator[Problem]:
     sizes = {"N": spec.n_agents, "O": spec.obs_size, "A": spec.max_actions, "S": spec.state_size}
     got = seen._asdict() | result._asdict()
-    for field, (axes, dtype, remedy) in _FIELDS.items():
+    for field, (axes, dtype, remedy) in FIELDS.items():
         shape = tuple(sizes[axis] for axis in axes)
         yield from _array_problem(field, got[field], shape, dtype, remedy)
 

@@ -23,7 +23,7 @@ Greedy = Callable[[PolicyParams, tuple[Any, Any, Any], Any, Any], tuple[Any, Any
 
 
 def greedy_program(learner: Learner) -> Greedy:
-    """``(policy, (obs, avail_actions, first), prev_action, memory) -> (action, memory)``, jitted."""
+    """``(policy, (obs, avail_actions, first), prev_action, memory) -> (action, memory)``."""
 
     def act(
         policy: PolicyParams, shown: tuple[Any, Any, Any], previous: Any, memory: Any

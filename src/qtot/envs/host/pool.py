@@ -122,10 +122,10 @@ class Strikes:
 
 def gave_up(failure: Failure, strikes: int) -> QtotError:
     """What ends a run."""
-    last = failure.traceback.strip().splitlines()[-8:]
+    last = " | ".join(failure.traceback.strip().splitlines()[-8:])
     return QtotError(
         f"environments failed {strikes} times in a row without finishing an episode "
-        f"(--host.failures allows fewer than that); the last: {failure.what}. Traceback: {' | '.join(last)}"
+        f"(--host.failures allows fewer than that); the last: {failure.what}. Traceback: {last}"
     )
 
 
