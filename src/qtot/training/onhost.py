@@ -174,9 +174,14 @@ class OnHost:
         if self.said:
             return None
         self.said = True
-        seconds = {**self.gatherer.seconds, "learner": self.learn_s}
-        names = ("environment", "policy", "transfer", "learner")
-        return {k: seconds.get(k, 0.0) / sum(seconds.values()) for k in names}
+        return {k: spent / sum(self.seconds.values()) for k, spent in self.seconds.items()}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By what the training process waited for, or did."""
+        spent = self.gatherer.seconds
+        names = ("environment", "policy", "transfer")
+        return {k: spent[k] for k in names} | {"learner": self.learn_s}
 
     def _hear(self, pool: Pool) -> None:
         for failure in pool.failures:

@@ -1,0 +1,140 @@
+"""Speed of training on environments that Python steps, beside the environments alone.
+
+    python benchmarks/host.py              Level-Based Foraging and MPE, 1 to 16 environments
+    python benchmarks/host.py --short      16 environments, fewer steps
+
+Preset paper: whole episodes, a GRU agent, one update of 32 episodes for every episode played, as
+EPyMARL trains. ``alone`` is one environment in one process, as its package has it, with random
+actions; ``adapted`` the same through our adapter. The shares are of the training process's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from common import Limits, configure, report
+
+from qtot.envs import make_env
+from qtot.envs.host.board import layout, size_of
+from qtot.training.compile import traced_init
+from qtot.training.ingraph import Program
+from qtot.training.world import World
+
+LBF, MPE = "gym/Foraging-8x8-2p-2f-coop-v3", "pettingzoo/mpe2.simple_spread_v3"
+
+
+def steps_per_s(step: Any, seconds: float = 2.0) -> float:
+    """Calls a second of something that resets itself."""
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        for _ in range(100):
+            step()
+        count += 100
+    return count / (time.perf_counter() - began)
+
+
+def alone(name: str) -> float:
+    """Steps a second of the bare package, random actions."""
+    rng = np.random.default_rng(0)
+    if name == LBF:
+        import lbforaging  # noqa: F401  (registers)
+
+        env: Any = gymnasium.make(name.partition("/")[2], disable_env_checker=True)
+        env.reset(seed=0)
+
+        def step() -> None:
+            _, _, done, cut, _ = env.step(tuple(rng.integers(6, size=2)))
+            if np.all(done) or cut:
+                env.reset()
+    else:
+        from mpe2 import simple_spread_v3
+
+        env = simple_spread_v3.parallel_env()
+        env.reset(seed=0)
+
+        def step() -> None:
+            if not env.agents:
+                env.reset()
+            env.step({agent: int(rng.integers(5)) for agent in env.agents})
+
+    return steps_per_s(step)
+
+
+def adapted(name: str) -> float:
+    """The same through the adapter."""
+    env: Any = make_env(name)
+    env.reset(0)
+    rng = np.random.default_rng(0)
+
+    def step() -> None:
+        stepped = env.step(rng.integers(env.spec.n_actions[0], size=env.spec.n_agents))
+        if stepped.terminated or stepped.truncated:
+            env.reset(0)
+
+    return steps_per_s(step)
+
+
+def resident(pids: list[int]) -> float:
+    """MiB of memory that processes hold, shared pages once for each."""
+    kib = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            kib += int(line.split()[1]) if line.startswith("VmRSS:") else 0
+    return kib / 1024
+
+
+def measure(name: str, envs: int, steps: int) -> dict[str, Any]:
+    """Training speed with so many environments."""
+    config = configure(
+        name, preset="paper", steps=2**24, collect={"envs": envs}, replay={"capacity": 1024}
+    )
+    world = World.open(config.env, config.host)
+    program = Program.make(world.in_graph, config)
+    engine: Any = world.engine(program, traced_init(program))
+    try:
+        state = engine.start()
+        # Once the replay holds enough to learn from.
+        state, _ = engine.chunk(state, (config.replay.warmup + envs) * world.spec.episode_limit)
+        before, taken = dict(engine.seconds), int(engine.steps.min())
+        began = time.perf_counter()
+        state, progress = engine.chunk(state, taken + steps)
+        spent = time.perf_counter() - began
+        shares = {k: (engine.seconds[k] - before.get(k, 0.0)) / spent for k in engine.seconds}
+        pool = engine.pools["train"]
+        workers = [worker.process.pid for worker in pool.workers]
+        slots, n = pool.board.valid.shape
+        return {
+            "env": name,
+            "envs": envs,
+            "workers": len(workers),
+            "steps_per_s": (int(engine.steps.min()) - taken) / spent,
+            "updates_per_s": float(progress.updates.sum()) / spent,
+            **{f"{k}_share": v for k, v in shares.items()},
+            "workers_mib": resident(workers),
+            "board_mib": size_of(layout(world.spec, slots, n)) / 2**20,
+        }
+    finally:
+        engine.close()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="16 environments, fewer steps")
+    short = parser.parse_args().short
+    rows = []
+    for name in (LBF, MPE):
+        bare = {"alone_steps_per_s": alone(name), "adapted_steps_per_s": adapted(name)}
+        for envs in (16,) if short else (1, 2, 4, 8, 16):
+            row = measure(name, envs, 5_000 if short else 20_000)
+            rows.append(row | bare | {"of_alone": row["steps_per_s"] / bare["alone_steps_per_s"]})
+    report("host", rows, Limits.measure())
+
+
+if __name__ == "__main__":
+    main()
