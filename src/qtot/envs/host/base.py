@@ -1,7 +1,7 @@
 """The contract of an environment written in Python: one environment, NumPy arrays, padded.
 
-Adapters (``pettingzoo``, ``gymnasium``, ``smac``, ...) turn what users have into this. ``step`` never
-resets; whoever plays resets after an episode's final observation.
+Adapters (``pettingzoo``, ``gymnasium``, ``smac``, ...) turn what users have into this. ``step``
+never resets; whoever plays resets after an episode's final observation.
 """
 
 from __future__ import annotations

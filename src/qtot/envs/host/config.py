@@ -19,8 +19,8 @@ class HostConfig:
     """how the agents' rewards become the team's: their sum, their mean, or given: the environment
     gives all agents the team's reward already. auto: the sum, and for the SMAC API given"""
     episode_limit: int = 0
-    """cut episodes (truncate) after so many transitions; 0: the limit that the environment declares,
-    or 1000 where it declares none"""
+    """cut episodes (truncate) after so many transitions; 0: the limit that the environment
+    declares, or 1000 where it declares none"""
     info: tuple[str, ...] = ()
     """scalars of the environment's info to report at the end of an episode, such as success"""
     workers: int = -1
@@ -30,4 +30,5 @@ class HostConfig:
     """seconds after which a worker that does not answer is replaced (making an environment may take
     five times as long)"""
     failures: int = 5
-    """failures of one environment in a row, no finished episode between, after which training stops"""
+    """failures of one environment in a row, no finished episode between, after which training
+    stops"""

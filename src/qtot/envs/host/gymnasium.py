@@ -44,8 +44,8 @@ class GymnasiumTeam:
         for kind, space in (("observation", observed), ("action", acts)):
             if not isinstance(space, spaces.Tuple) or not len(space.spaces):
                 raise QtotError(
-                    f"environment {name!r}: its {kind} space is {space}, but a team needs a Tuple with "
-                    "an entry for each agent; an environment of one agent is none of qtot's"
+                    f"environment {name!r}: its {kind} space is {space}, but a team needs a Tuple "
+                    "with an entry for each agent; an environment of one agent is none of qtot's"
                 )
         if len(observed.spaces) != len(acts.spaces):
             raise QtotError(
@@ -119,7 +119,7 @@ class GymnasiumTeam:
 
     @property
     def agent_rewards(self) -> np.ndarray | None:
-        """The last step's own reward of each agent, ``[N]``; None where only the team's is given."""
+        """The last step's own reward of each agent, ``[N]``; None where the team's is given."""
         return None if self._rewards is None else np.array(self._rewards)
 
     def close(self) -> None:
@@ -166,8 +166,8 @@ class GymnasiumTeam:
 
 
 def _team_end(terminated: Any, truncated: Any, n: int) -> tuple[bool, bool]:
-    """One flag each, from the team's or from one per agent: the episode is over when all agents have
-    ended, and truncated if some of them only by a limit.
+    """One flag each, from the team's or from one per agent: the episode is over when all agents
+    have ended, and truncated if some of them only by a limit.
     """
     if isinstance(terminated, bool) and isinstance(truncated, bool):
         return terminated, truncated
