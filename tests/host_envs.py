@@ -9,7 +9,8 @@ import numpy as np
 
 from extras import package
 
-spaces = package("gymnasium.spaces", "gym")
+gymnasium = package("gymnasium", "gym")
+spaces = gymnasium.spaces
 
 UNIT = spaces.Box(-10.0, 10.0, (2,), np.float32)
 
@@ -75,7 +76,7 @@ class Script:
         self.closed = True
 
 
-class Pair:
+class Pair(gymnasium.Env):
     """A Gymnasium environment of two agents that lasts ``length`` steps; it pays (action, 2 * action)."""
 
     def __init__(
