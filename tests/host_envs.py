@@ -1,4 +1,4 @@
-"""Small environments in PettingZoo's and Gymnasium's APIs, written by hand for the adapters' tests."""
+"""Small environments in PettingZoo's and Gymnasium's APIs, by hand, for the adapters' tests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ UNIT = spaces.Box(-10.0, 10.0, (2,), np.float32)
 
 
 class Script:
-    """A Parallel environment that plays what it is told: who is there after every step, and how those
-    who leave do. Agent i sees (i + 1, step), and is rewarded with the number of the action it took.
+    """A Parallel environment that plays what it is told: who is there after every step, and how
+    those who leave do. Agent i sees (i + 1, step), and is rewarded with the action it took.
     """
 
-    metadata = {"name": "script"}
+    metadata: Mapping[str, Any] = {"name": "script"}
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Script:
     ):
         self.possible_agents = list(names)
         self._there, self._ends, self._infos, self._sloppy = there, ends or {}, infos, sloppy
-        self._observed = observed or {name: UNIT for name in names}
+        self._observed = observed or dict.fromkeys(names, UNIT)
         self._acts = acts or {name: spaces.Discrete(3) for name in names}
         self._look = look or (
             lambda name, step: np.array([names.index(name) + 1, step], np.float32)
@@ -77,7 +77,7 @@ class Script:
 
 
 class Pair(gymnasium.Env):
-    """A Gymnasium environment of two agents that lasts ``length`` steps; it pays (action, 2 * action)."""
+    """Two agents in Gymnasium for ``length`` steps; they are paid (action, 2 * action)."""
 
     def __init__(
         self,

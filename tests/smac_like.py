@@ -1,5 +1,5 @@
-"""A battle with SMAC's API and habits: the dead have the no-op only, the living never have it, and a
-time limit is reported in the info of a battle that "terminated".
+"""A battle with SMAC's API and habits: the dead have the no-op only, the living never have it, and
+a time limit is reported in the info of a battle that "terminated".
 
 Marines stand on a line, the enemy's at its other end. A marine who has an enemy within reach may
 shoot it, everyone else walks or stops; the enemies shoot the nearest. Who shoots the same enemy

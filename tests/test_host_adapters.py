@@ -243,13 +243,18 @@ def mask_of(step: int) -> np.ndarray:
 
 @pytest.mark.parametrize("way", ["observation", "infos"])
 def test_masks_both_ways(way: str):
-    look = lambda name, step: {"action_mask": mask_of(step), "observation": np.full(2, step)}
+    def look(name, step):
+        return {"action_mask": mask_of(step), "observation": np.full(2, step)}
+
     if way == "observation":
         env = zoo(
             ["ab", "ab", "a"], names=("a", "b"), observed=dict.fromkeys("ab", MASKED), look=look
         )
     else:
-        infos = lambda name, step: {"action_mask": mask_of(step)}
+
+        def infos(name, step):
+            return {"action_mask": mask_of(step)}
+
         env = zoo(["ab", "ab", "a"], names=("a", "b"), infos=infos)
     assert env.spec.masks == "environment" and env.spec.obs_sizes == (2, 2)
     assert env.reset(0).avail_actions.tolist() == [[False, True, False]] * 2
@@ -264,7 +269,10 @@ def test_no_mask_means_that_all_are_legal():
 
 def test_a_final_mask_counts_unless_it_is_empty():
     for final, legal in (([0, 1, 1], [False, True, True]), ([0, 0, 0], [True] * 3)):
-        infos = lambda name, step, final=final: {"action_mask": final if step else [1, 1, 1]}
+
+        def infos(name, step, final=final):
+            return {"action_mask": final if step else [1, 1, 1]}
+
         env = zoo(["a", ""], names=("a",), ends={1: {"a": "L"}}, infos=infos)
         env.reset(0)
         assert env.step([0]).seen.avail_actions.tolist() == [legal]
@@ -275,7 +283,10 @@ def test_wrong_masks_are_garbage():
         ([0, 0, 0], "give an agent who must wait a no-op"),
         ([1, 1], r"shape \(3,\)"),
     ):
-        infos = lambda name, step, mask=mask: {"action_mask": mask if step else [1, 1, 1]}
+
+        def infos(name, step, mask=mask):
+            return {"action_mask": mask if step else [1, 1, 1]}
+
         env = zoo(["a", "a"], names=("a",), infos=infos)
         env.reset(0)
         with pytest.raises(GarbageError, match=f"agent 'a': .*{words}"):
@@ -288,7 +299,10 @@ def test_wrong_masks_are_garbage():
 def test_agents_of_different_sizes_are_padded():
     observed = {"a": spaces.Box(-1, 1, (3,)), "b": spaces.Discrete(2, start=1)}
     acts = {"a": spaces.Discrete(2, start=5), "b": spaces.MultiDiscrete([2, 2])}
-    look = lambda name, step: np.ones(3) if name == "a" else 2
+
+    def look(name, step):
+        return np.ones(3) if name == "a" else 2
+
     env = zoo(["ab", "ab"], names=("a", "b"), observed=observed, acts=acts, look=look)
     assert (env.spec.obs_sizes, env.spec.n_actions, env.spec.state_size) == ((3, 2), (2, 4), 5)
     seen = env.reset(0)
@@ -302,12 +316,18 @@ def test_agents_of_different_sizes_are_padded():
 
 def test_an_image_keeps_its_shape_and_a_dict_its_parts():
     image = spaces.Box(0, 255, (2, 3), np.uint8)
-    look = lambda name, step: np.arange(6, dtype=np.uint8).reshape(2, 3) * 51
+
+    def look(name, step):
+        return np.arange(6, dtype=np.uint8).reshape(2, 3) * 51
+
     env = zoo(["a", "a"], names=("a",), observed={"a": image}, look=look)
     assert env.spec.obs_shape == (2, 3, 1)
     np.testing.assert_allclose(env.reset(0).obs, [np.arange(6) / 5], rtol=1e-6)
     both = spaces.Dict({"x": UNIT, "y": spaces.Discrete(2), "action_mask": spaces.MultiBinary(3)})
-    look = lambda name, step: {"action_mask": np.ones(3), "x": np.ones(2), "y": 1}
+
+    def look(name, step):
+        return {"action_mask": np.ones(3), "x": np.ones(2), "y": 1}
+
     env = zoo(["ab", "ab"], names=("a", "b"), observed=dict.fromkeys("ab", both), look=look)
     assert env.spec.obs_shape == (("x", (2,)), ("y", (2,)))
     assert hash(env.spec) is not None
@@ -327,7 +347,7 @@ def test_the_environments_own_state_which_keeps_its_size():
     np.testing.assert_array_equal(env.reset(0).state, np.arange(4))
     env.step([0])
     env.step([0])
-    with pytest.raises(GarbageError, match="state: expected 4 features .* got 5"):
+    with pytest.raises(GarbageError, match=r"state: expected 4 features .* got 5"):
         env.step([0])
     assert zoo(["abc", "abc"]).spec.state_source == "concatenated observations"
 
@@ -426,7 +446,9 @@ def test_where_no_limit_is_declared():
 
 
 def test_scalars_of_the_info():
-    infos = lambda name, step: {"hits": 2} if name == "a" else {"hits": 4, "won": True}
+    def infos(name, step):
+        return {"hits": 2} if name == "a" else {"hits": 4, "won": True}
+
     env = zoo(["abc", "abc"], infos=infos, config=HostConfig(info=("hits", "won", "none")))
     env.reset(0)
     assert env.spec.info == ("hits", "won", "none")
@@ -456,7 +478,7 @@ def test_seeds_go_where_they_are_taken():
     env = zoo(["abc", "abc"])
     env.reset(11)
     assert env._env.seed == 11
-    env._env.__class__ = type("Seedless", (Script,), {"reset": lambda self: Script.reset(self)})
+    env._env.__class__ = type("Seedless", (Script,), {"reset": Script.reset})
     env = PettingZooTeam(env._env, "x")
     env.reset(12)
     assert env._env.seed is None and "its reset takes no seed" in env.spec.about
@@ -599,9 +621,19 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_workers_never_load_jax():
-    names = (
-        "config spaces team places making pettingzoo gymnasium smac smaclite smac_maps own".split()
-    )
+    names = [
+        "config",
+        "spaces",
+        "team",
+        "places",
+        "making",
+        "pettingzoo",
+        "gymnasium",
+        "smac",
+        "smaclite",
+        "smac_maps",
+        "own",
+    ]
     code = (
         f"import sys; {'; '.join(f'import qtot.envs.host.{name}' for name in names)}\n"
         "import qtot.envs as e; e.make_env('gym/Foraging-8x8-2p-2f-coop-v3').reset(0)\n"

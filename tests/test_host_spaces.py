@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_garbage(space: Any, obs: Any):
 
 
 def test_spaces_without_a_size_are_refused():
-    with pytest.raises(QtotError, match="the observation space of me is .* no fixed number"):
+    with pytest.raises(QtotError, match=r"the observation space of me is .* no fixed number"):
         obs_reader(spaces.Sequence(spaces.Discrete(2)), "me")
     with pytest.raises(QtotError, match="it is empty"):
         obs_reader(spaces.Box(0, 1, (0,)), "me")
