@@ -214,6 +214,16 @@ def test_who_was_truncated_before_does_not_make_the_end_a_truncation():
     assert (last.terminated, last.truncated) == (True, False)
 
 
+def test_who_ended_and_is_left_in_env_agents_is_dead_all_the_same():
+    ends = {1: {"a": "L"}, 2: {"a": "L", "b": "T"}}
+    env = zoo(["ab", "ab", "ab"], names=("a", "b"), ends=ends, sloppy=True)
+    env.reset(0)
+    assert env.step([2, 2]).seen.alive.tolist() == [False, True]
+    last = env.step([2, 2])
+    assert env._env.taken[-1] == {"a": 0, "b": 2}
+    assert (last.terminated, last.truncated) == (True, False)
+
+
 def test_an_unknown_agent_a_missing_observation_and_an_empty_start_are_garbage():
     env = zoo(["a", "ab"], names=("a", "b"))
     env._env.possible_agents = ["a"]
@@ -474,12 +484,16 @@ def test_what_lies_outside_its_space():
     assert pair.outside() is None
 
 
+class Seedless(Script):
+    def reset(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().reset()
+
+
 def test_seeds_go_where_they_are_taken():
     env = zoo(["abc", "abc"])
     env.reset(11)
     assert env._env.seed == 11
-    env._env.__class__ = type("Seedless", (Script,), {"reset": Script.reset})
-    env = PettingZooTeam(env._env, "x")
+    env = PettingZooTeam(Seedless(["abc", "abc"]), "x")
     env.reset(12)
     assert env._env.seed is None and "its reset takes no seed" in env.spec.about
 
