@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from types import ModuleType
 
 import pytest
 
@@ -13,3 +15,11 @@ def needs(extra: str) -> pytest.MarkDecorator:
     missing = importlib.util.find_spec(extra) is None
     reason = f"needs the extra {extra!r}: pip install 'qtot[{extra}]'"
     return pytest.mark.skipif(missing and not os.environ.get("CI"), reason=reason)
+
+
+def package(module: str, extra: str) -> ModuleType:
+    """The module, for tests that use it at their head: without it, all of the file is skipped."""
+    if importlib.util.find_spec(module.partition(".")[0]) is None and not os.environ.get("CI"):
+        reason = f"needs the extra {extra!r}: pip install 'qtot[{extra}]'"
+        pytest.skip(reason, allow_module_level=True)
+    return importlib.import_module(module)

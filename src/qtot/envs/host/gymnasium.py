@@ -5,7 +5,8 @@ sequence; ``team_reward`` given also takes one number for all. A mask of legal a
 the observations, or from ``info["action_mask"]``, an entry for each agent.
 
 lbforaging 2.0 and rware 2.0 report their own time limit as ``terminated``; here it is a truncation.
-In lbforaging, eating everything is the true end, also on the last step.
+In lbforaging, eating everything is the true end, also on the last step. Its ``reset`` keeps players
+off the cells where they stood before; here they forget them, so that a seed says all.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ TRUE_ENDS: dict[str, Callable[[Any], bool]] = {
     "lbforaging": lambda world: not world.field.any(),
     "rware": lambda world: not world.max_steps or world._cur_steps < world.max_steps,
 }
+
+
+def _forget_places(world: Any) -> None:
+    for player in world.players:
+        player.position = None
+
+
+BEFORE_RESET: dict[str, Callable[[Any], None]] = {"lbforaging": _forget_places}
 PACKAGES = {"Foraging": "lbforaging", "rware": "rware"}  # by how their ids begin
 
 
@@ -44,8 +53,8 @@ class GymnasiumTeam:
         for kind, space in (("observation", observed), ("action", acts)):
             if not isinstance(space, spaces.Tuple) or not len(space.spaces):
                 raise QtotError(
-                    f"environment {name!r}: its {kind} space is {space}, but a team needs a Tuple with "
-                    "an entry for each agent; an environment of one agent is none of qtot's"
+                    f"environment {name!r}: its {kind} space is {space}, but a team needs a Tuple "
+                    "with an entry for each agent; an environment of one agent is none of qtot's"
                 )
         if len(observed.spaces) != len(acts.spaces):
             raise QtotError(
@@ -59,7 +68,9 @@ class GymnasiumTeam:
         ]
         self._seeded = team.takes(env.reset, "seed")
         world = getattr(env, "unwrapped", env)
-        true_end = TRUE_ENDS.get(type(world).__module__.partition(".")[0])
+        package = type(world).__module__.partition(".")[0]
+        forget, true_end = BEFORE_RESET.get(package), TRUE_ENDS.get(package)
+        self._forget = forget and (lambda: forget(world))
         self._true_end = true_end and (lambda: true_end(world))
         self._rewards: list[float] | None = None
         self._raw, info = self._begin(0)
@@ -119,7 +130,7 @@ class GymnasiumTeam:
 
     @property
     def agent_rewards(self) -> np.ndarray | None:
-        """The last step's own reward of each agent, ``[N]``; None where only the team's is given."""
+        """The last step's own reward of each agent, ``[N]``; None where the team's is given."""
         return None if self._rewards is None else np.array(self._rewards)
 
     def close(self) -> None:
@@ -133,6 +144,8 @@ class GymnasiumTeam:
         return next((said for said in found if said), None)
 
     def _begin(self, seed: int) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        if self._forget:
+            self._forget()
         got = self._env.reset(seed=seed) if self._seeded else self._env.reset()
         if not (isinstance(got, tuple) and len(got) == 2 and isinstance(got[1], Mapping)):
             raise GarbageError("reset: expected the observations and an info dict, a tuple of two")
@@ -166,8 +179,8 @@ class GymnasiumTeam:
 
 
 def _team_end(terminated: Any, truncated: Any, n: int) -> tuple[bool, bool]:
-    """One flag each, from the team's or from one per agent: the episode is over when all agents have
-    ended, and truncated if some of them only by a limit.
+    """One flag each, from the team's or from one per agent: the episode is over when all agents
+    have ended, and truncated if some of them only by a limit.
     """
     if isinstance(terminated, bool) and isinstance(truncated, bool):
         return terminated, truncated

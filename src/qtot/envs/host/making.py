@@ -1,4 +1,4 @@
-"""Making what the user names: arguments from ``KEY=VALUE``, and errors that say where they arose."""
+"""Making what the user names: arguments from ``KEY=VALUE``, and errors that say where."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
         unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
         if unknown and (wrong := [key for key in args if f"'{key}'" in str(error)]):
             raise QtotError(
-                f"environment {name!r} takes no argument {wrong[0]!r}; see its documentation for the "
-                "names of those it takes"
+                f"environment {name!r} takes no argument {wrong[0]!r}; see its documentation for "
+                "the names of those it takes"
             ) from error
         said = " ".join(str(error).split())
         where = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""

@@ -42,8 +42,8 @@ def open_env(target: Any, config: HostConfig | None = None) -> HostEnv | Any:
     """The environment that ``target`` names, is, or makes; one written in JAX as it is.
 
     Args:
-        target: ``family/task``, ``package.module:factory``, an environment of one of five shapes, or
-            a callable that returns one and is given ``config.args`` as keywords.
+        target: ``family/task``, ``package.module:factory``, an environment of one of five shapes,
+            or a callable that returns one and is given ``config.args`` as keywords.
         config: how it is made, how its rewards become the team's, where episodes are cut.
 
     Raises:
@@ -108,8 +108,8 @@ def _none_of_them(env: Any, name: str) -> QtotError:
         for shape, needs in SHAPES.items()
     ]
     return QtotError(
-        f"environment {name!r} is a {type(env).__name__}, which is none of the five shapes that qtot "
-        f"reads: {'; '.join(lacks)}"
+        f"environment {name!r} is a {type(env).__name__}, which is none of the five shapes that "
+        f"qtot reads: {'; '.join(lacks)}"
     )
 
 

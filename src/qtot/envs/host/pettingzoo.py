@@ -1,13 +1,13 @@
 """PettingZoo's Parallel API as it is: agents who die, return or never appear, and their masks.
 
-``possible_agents`` are the fixed places. An agent who is not in ``env.agents`` is not alive: it sees
-zeros, has only action 0, and is not passed to ``env.step``. A mask is read from the observation
-(``{"observation": ..., "action_mask": ...}``) or from the agent's info, and is no part of what the
-agent observes.
+``possible_agents`` are the fixed places. An agent who is not in ``env.agents`` is not alive: it
+sees zeros, has only action 0, and is not passed to ``env.step``. A mask is read from the
+observation (``{"observation": ..., "action_mask": ...}``) or from the agent's info, and is no part
+of what the agent observes.
 
 The episode is over when no agent remains. If one of those who ended then was truncated, and not
-terminated besides, the episode is truncated, and who was truncated is alive in the final observation.
-AEC environments go through PettingZoo's own conversion.
+terminated besides, the episode is truncated, and who was truncated is alive in the final
+observation. AEC environments go through PettingZoo's own conversion.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ class PettingZooTeam:
             return self._index[key]
         except KeyError:
             raise GarbageError(
-                f"agent {key!r} is not in possible_agents, {self._keys}; list there every agent that "
-                "may ever appear"
+                f"agent {key!r} is not in possible_agents, {self._keys}; list there every agent "
+                "that may ever appear"
             ) from None
 
     def _seen(self, there: list[Any], infos: Mapping[Any, Any], *, ended: bool) -> Seen:
@@ -193,9 +193,9 @@ def parallel(env: Any, name: str) -> Any:
         return conversions.aec_to_parallel(env)
     except AssertionError:
         raise QtotError(
-            f"environment {name!r} is an AEC environment in which agents act in turns; qtot's agents "
-            "act at once: set metadata['is_parallelizable'] if its world moves at the end of each "
-            "round only"
+            f"environment {name!r} is an AEC environment in which agents act in turns; qtot's "
+            "agents act at once: set metadata['is_parallelizable'] if its world moves at the end "
+            "of each round only"
         ) from None
 
 
@@ -226,8 +226,8 @@ def _module(task: str, name: str) -> str:
     if task.partition(".")[0] == "mpe2":
         host_module("mpe2", "pettingzoo")
     raise QtotError(
-        f"environment {name!r}: there is no module {task!r}; expected one with parallel_env or env, "
-        "such as 'pettingzoo/mpe2.simple_spread_v3'"
+        f"environment {name!r}: there is no module {task!r}; expected one with parallel_env or "
+        "env, such as 'pettingzoo/mpe2.simple_spread_v3'"
     )
 
 

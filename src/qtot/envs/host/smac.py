@@ -1,4 +1,4 @@
-"""The API of SMAC and PyMARL: SMAC itself, SMACv2, SMAClite, and own environments with these methods.
+"""The API of SMAC and PyMARL: SMAC, SMACv2, SMAClite, and one's own with these methods.
 
 A unit whose only legal action is the no-op, number 0, is dead. ``info["episode_limit"]`` marks the
 end that the time limit made, which is a truncation; ``info["battle_won"]`` is reported as "won".
@@ -124,8 +124,8 @@ class SmacTeam:
         if dumb.any():
             if not ended:
                 raise GarbageError(
-                    f"get_avail_actions: expected a legal action of agent 'agent_{int(dumb.argmax())}', "
-                    "got none; a dead unit has the no-op, number 0"
+                    "get_avail_actions: expected a legal action of agent "
+                    f"'agent_{int(dumb.argmax())}', got none; a dead unit has the no-op, number 0"
                 )
             avail[dumb] = self._noop
             alive = (avail != self._noop).any(axis=1)
@@ -151,8 +151,8 @@ def _unpack(got: Any) -> tuple[Any, bool, bool, Mapping[str, Any]]:
         _, reward, over, cut, info = got
         return reward, bool(over), bool(cut) and not over, info
     raise GarbageError(
-        "step: expected reward, terminated and info (or observations, reward, terminated, truncated "
-        f"and info), got {len(got) if isinstance(got, tuple) else type(got).__name__}"
+        "step: expected reward, terminated and info (or observations, reward, terminated, "
+        f"truncated and info), got {len(got) if isinstance(got, tuple) else type(got).__name__}"
     )
 
 

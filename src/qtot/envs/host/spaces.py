@@ -1,9 +1,9 @@
 """Gymnasium's spaces as sizes, and as functions between their elements and padded arrays.
 
-Observations become float32 features: a Box is flattened, Discrete is one-hot, and everything else is
-flattened as ``gymnasium.spaces.utils.flatten`` does, a Dict in the order of its space. An image is a
-Box of two or three dimensions; where it is of uint8 with the bounds 0 and 255, its pixels are scaled
-to [0, 1], within a Dict, too.
+Observations become float32 features: a Box is flattened, Discrete is one-hot, and everything else
+is flattened as ``gymnasium.spaces.utils.flatten`` does, a Dict in the order of its space. An image
+is a Box of two or three dimensions; where it is of uint8 with the bounds 0 and 255, its pixels are
+scaled to [0, 1], within a Dict, too.
 """
 
 from __future__ import annotations
@@ -196,9 +196,9 @@ def actions_of(space: Any, whose: str) -> Actions:
         return _combinations(space, whose)
     if isinstance(space, spaces.Box):
         raise QtotError(
-            f"the actions of {whose} are {space}, but qtot's methods choose among numbered actions: "
-            "wrap the environment so that it offers a few of them (Discrete), or use a method for "
-            "continuous actions, such as MADDPG or FACMAC, which qtot does not have"
+            f"the actions of {whose} are {space}, but qtot's methods choose among numbered "
+            "actions: wrap the environment so that it offers a few of them (Discrete), or use a "
+            "method for continuous actions, such as MADDPG or FACMAC, which qtot does not have"
         )
     raise QtotError(
         f"the actions of {whose} are {space}; qtot reads Discrete and MultiDiscrete: wrap the "

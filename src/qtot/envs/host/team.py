@@ -70,7 +70,8 @@ class Team:
         flat = flat_state(state)
         if flat.size != self._state_size:
             raise GarbageError(
-                f"state: expected {self._state_size} features as in the first episode, got {flat.size}"
+                f"state: expected {self._state_size} features as in the first episode, got "
+                f"{flat.size}"
             )
         return flat
 
@@ -91,7 +92,7 @@ class Team:
         return float(first)
 
     def cut(self, ended: bool) -> bool:
-        """Counts a step; whether the limit cuts the episode there, which has not ended by itself."""
+        """Counts a step; whether the limit cuts the episode there, unless it ended by itself."""
         self.steps += 1
         return not ended and self.steps >= self._limit
 
@@ -127,7 +128,7 @@ def number(value: Any, what: str) -> float:
 
 
 def flat_state(state: Any) -> np.ndarray:
-    """A state of any shape as float32 ``[S]``, a new array; an image of bytes is scaled to [0, 1]."""
+    """A state of any shape as float32 ``[S]``, a new array; pixels of bytes within [0, 1]."""
     array = np.asarray(state)
     try:
         flat = array.reshape(-1).astype(np.float32)
