@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qtot.config import TrainConfig, nested_replace
-from qtot.envs import make_env
+from qtot.envs import jax_env
 from qtot.envs.spec import EnvSpec
 from qtot.presets import preset_config
 from qtot.process import prepare
@@ -141,7 +141,7 @@ class Training:
 
     def __init__(self, config: TrainConfig):
         self.config = config
-        self.program = Program.make(make_env(config.env), config)
+        self.program = Program.make(jax_env(config.env), config)
         self.state: RunState = jax.block_until_ready(jax.jit(self.program.init)(config.seed))
         self.steps = 0
 
@@ -202,7 +202,7 @@ class Training:
 
 def replay_bytes(config: TrainConfig) -> float:
     """Bytes that the replay takes per slot it can hold; nothing is allocated."""
-    program = Program.make(make_env(config.env), config)
+    program = Program.make(jax_env(config.env), config)
     ring = program.replay
     assert ring is not None
     replay = jax.eval_shape(program.init, program.config.seed).seeds.replay

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from typing import Any
 
-from common import configure, make_env, replay_bytes, report
+from common import configure, jax_env, replay_bytes, report
 
 from qtot.config import TrainConfig
 
@@ -62,7 +62,7 @@ def peak_of_run(env: str, steps: int) -> float:
 
 def unpacked(config: TrainConfig) -> int:
     """Bytes of a step as it is seen."""
-    spec = make_env(config.env).spec
+    spec = jax_env(config.env).spec
     n = spec.n_agents
     return 4 * (n * spec.obs_size + spec.state_size) + n * (spec.max_actions + 2) + 4 + 3
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
-from qtot.envs import make_env
+from qtot.envs import jax_env
 from qtot.envs.jaxmarl import stacked
 from qtot.envs.stream import chances, draw, draws_at, open_stream, play, see
 
@@ -49,7 +49,7 @@ def pick(luck: Array, avail: Array) -> Array:
 
 def bare(name: str, envs: int) -> tuple[Any, Rollout]:
     """The package as it is: ``vmap(env.step)``, which resets and observes by itself."""
-    env: Any = make_env(name)
+    env: Any = jax_env(name)
     raw, agents = env._env, env.spec.agents
     masked = name.startswith("smax")
 
@@ -77,7 +77,7 @@ def bare(name: str, envs: int) -> tuple[Any, Rollout]:
 
 def ours(name: str, envs: int, devices: int) -> tuple[Any, Rollout]:
     """Streams, shared out evenly; a device never waits for another."""
-    env = make_env(name)
+    env = jax_env(name)
     n = envs // devices
     mesh = Mesh(jax.devices()[:devices], ("devices",))
 

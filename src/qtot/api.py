@@ -15,7 +15,7 @@ import numpy as np
 
 from qtot.config import TrainConfig, nested_replace, products
 from qtot.core.learner import Learner, PolicyParams
-from qtot.envs import OWN, family_of, is_in_graph, make_env
+from qtot.envs import OWN, family_of, is_in_graph, jax_env, make_env
 from qtot.envs.base import JaxEnv
 from qtot.envs.check_any import check_any
 from qtot.envs.host.config import HostConfig
@@ -243,8 +243,7 @@ Play = Callable[[PolicyParams, int, int], Episodes]
 @functools.lru_cache(maxsize=8)
 def _player(env: str, learner: Learner, episodes: int) -> Play:
     """One program for every call that asks for the same: a second evaluation compiles nothing."""
-    world: Any = make_env(env)
-    return _program(world, learner, episodes)
+    return _program(jax_env(env), learner, episodes)
 
 
 def _program(env: JaxEnv, learner: Learner, episodes: int) -> Play:

@@ -133,11 +133,20 @@ def make_env(name: str, config: HostConfig = HostConfig()) -> JaxEnv | HostEnv: 
     Raises:
         QtotError: no such family or task; says the nearest one.
     """
-    family = family_of(name)
     if not is_in_graph(name):
         from qtot.envs.host.own import open_env
 
         return open_env(name, config)
+    return jax_env(name)
+
+
+def jax_env(name: str) -> JaxEnv:
+    """One of those that are written in JAX.
+
+    Raises:
+        QtotError: no such family or task; says the nearest one.
+    """
+    family = family_of(name)
     module = importlib.import_module(FAMILIES[family].module)
     task = name.partition("/")[2]
     try:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from qtot.core.learner import PolicyParams
+from qtot.core.networks import Networks
 from qtot.envs.host.board import FINAL, OVER
 from qtot.envs.host.pool import Pool
 from qtot.envs.stream import Stream
@@ -48,13 +49,22 @@ class Shown(NamedTuple):
     """``[seeds, 2, e, N]``"""
 
 
-Act = Callable[[PolicyParams, Any, Shown, Any, Any], tuple[Any, Any]]
+Leaves = list[Any]
+Act = Callable[[Leaves, Any, Shown, Any, Any], tuple[Any, Any]]
 
 
-def act_program(collector: Collector, seeds: int) -> Act:
-    """``(policies, env_steps, shown, prev_action, memory) -> (prev_action, memory)`` of every seed,
-    with the exploration of training. Jitted.
+def acting(collector: Collector, policies: PolicyParams) -> PolicyParams:
+    """What of them is needed to act."""
+    online = collector.acting(policies.online)
+    return policies._replace(online=Networks(online.agent, None, online.critic))
+
+
+def act_program(collector: Collector, policies: PolicyParams, seeds: int) -> Act:
+    """``(leaves, env_steps, shown, prev_action, memory) -> (prev_action, memory)`` of every seed,
+    with the exploration of training. Jitted. The policies' leaves are given as a list, since to
+    take modules apart at every slot costs as much as half of the acting.
     """
+    structure = jax.tree.structure(acting(collector, policies))
 
     def one(
         policy: PolicyParams,
@@ -70,7 +80,8 @@ def act_program(collector: Collector, seeds: int) -> Act:
         _, action, memory = collector.act(shown.noise, actors, policy.online, policy.stats, epsilon)
         return action, memory
 
-    def each(*args: Any) -> Any:
+    def each(leaves: Leaves, *rest: Any) -> Any:
+        args = (jax.tree.unflatten(structure, leaves), *rest)
         if seeds > 1:
             return jax.vmap(one)(*args)
         alone = one(*jax.tree.map(lambda x: x[0], args))
@@ -84,7 +95,17 @@ class Gatherer:
     seed by seed.
     """
 
-    def __init__(self, pool: Pool, collector: Collector, *, seeds: int, seed: int, groups: int):
+    def __init__(
+        self,
+        pool: Pool,
+        collector: Collector,
+        *,
+        seeds: int,
+        seed: int,
+        groups: int,
+        memory_size: int,
+    ):
+        self.memory_size = memory_size
         self.pool, self.collector, self.seeds, self.groups = pool, collector, seeds, groups
         self.each = collector.envs // groups
         n, board = collector.learner.n_agents, pool.board
@@ -103,13 +124,13 @@ class Gatherer:
         self.running = False
 
     def gather(
-        self, act: Act, policies: PolicyParams, env_steps: np.ndarray, noise: np.ndarray
+        self, act: Act, leaves: Leaves, env_steps: np.ndarray, noise: np.ndarray
     ) -> Gathered:
         """One rollout.
 
         Args:
             act: the policies' program.
-            policies: of every seed, where the program runs.
+            leaves: of the policies of every seed, where the program runs.
             env_steps: of every seed, which decide epsilon.
             noise: ``[seeds, T, 2, E, N]``, uniform.
 
@@ -118,7 +139,7 @@ class Gatherer:
         """
         whole, board = self.collector.whole_episodes, self.pool.board
         if whole or not self.running:
-            self._open(policies)
+            self._open()
         else:
             board.turn()
         start = SequenceStart(self._joined(self.memory), self._joined(self.previous))
@@ -131,7 +152,7 @@ class Gatherer:
                 break
             for group in shown:
                 self._wait(group)
-                self._act(act, policies, env_steps, noise[:, t], group=group, t=t)
+                self._act(act, leaves, env_steps, noise[:, t], group=group, t=t)
                 if (board.phase[self.places[group]] != OVER).any():
                     self._send(group, t)
         for group in range(self.groups):
@@ -142,11 +163,9 @@ class Gatherer:
         self.seconds["transfer"] += time.perf_counter() - began
         return gathered
 
-    def _open(self, policies: PolicyParams) -> None:
+    def _open(self) -> None:
         """Fresh episodes, empty memories."""
-        acting = self.collector.acting(policies.online)
-        size = sum(agent.memory_size for agent in acting.recurrent)
-        memory = np.zeros((*self.lead, size), np.float32)
+        memory = np.zeros((*self.lead, self.memory_size), np.float32)
         self.memory: list[Any] = [memory] * self.groups
         self.previous: list[Any] = [np.full(self.lead, -1, self.dtype)] * self.groups
         self.pool.board.left[:] = 1 if self.collector.whole_episodes else FOREVER
@@ -179,7 +198,7 @@ class Gatherer:
     def _act(
         self,
         act: Act,
-        policies: PolicyParams,
+        leaves: Leaves,
         env_steps: np.ndarray,
         noise: np.ndarray,
         *,
@@ -201,7 +220,7 @@ class Gatherer:
             Observation(*(own(x) for x in board[:4])), own(board.first), noise[:, :, here]
         )
         self.previous[group], self.memory[group] = act(
-            policies, env_steps, shown, self.previous[group], self.memory[group]
+            leaves, env_steps, shown, self.previous[group], self.memory[group]
         )
         action = np.asarray(self.previous[group])
         board.action[t, part] = action.reshape(-1, action.shape[-1])

@@ -24,7 +24,7 @@ from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
 from qtot.training.collect import Actors, Tally
 from qtot.training.compile import Compiled, compiling, no_collections, placed
 from qtot.training.devices import DATA, SEED
-from qtot.training.gather import Gathered, Gatherer, act_program
+from qtot.training.gather import Gathered, Gatherer, Leaves, act_program, acting
 from qtot.training.ingraph import Program
 from qtot.training.state import Progress, RunState, SeedState
 from qtot.types import SequenceStart, Slots
@@ -68,8 +68,14 @@ class OnHost:
             groups=self.groups,
             whole=program.collector.whole_episodes,
         )
+        shape = self.init.out_info.seeds
         self.gatherer = Gatherer(
-            pool, program.collector, seeds=config.seeds, seed=config.seed, groups=self.groups
+            pool,
+            program.collector,
+            seeds=config.seeds,
+            seed=config.seed,
+            groups=self.groups,
+            memory_size=shape.actors.memory.shape[-1],
         )
         with no_collections():
             shapes = placed(program, self.init.out_info)
@@ -78,7 +84,7 @@ class OnHost:
             learn = jax.jit(self.learn, donate_argnums=0).lower(shapes, rollout)
             self.compiled["learn"] = compiling(learn)
             self.noise = jax.jit(self._noise)
-            self.act = act_program(program.collector, config.seeds)
+            self.act = act_program(program.collector, PolicyParams.of(shape.train), config.seeds)
             state = jax.block_until_ready(init.result()(np.int32(config.seed)))
         self.keys = jax.tree.map(jnp.copy, state.seeds.key)
         self.iteration = 0
@@ -121,7 +127,7 @@ class OnHost:
         sums: Any = None
         while self.steps.min() < until:
             noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
-            gathered = self.gatherer.gather(self.act, self._policies(state), self.steps, noise)
+            gathered = self.gatherer.gather(self.act, self._leaves(state), self.steps, noise)
             self._hear(self.pools["train"])
             began = time.perf_counter()
             state, progress = self.compiled["learn"].result()(state, gathered)
@@ -132,12 +138,13 @@ class OnHost:
             sums = progress if sums is None else jax.tree.map(np.add, sums, progress)
         return state, sums
 
-    def _policies(self, state: RunState) -> PolicyParams:
-        """Of all seeds, on one device, where acting is quick."""
-        policies = PolicyParams.of(state.seeds.train)
+    def _leaves(self, state: RunState) -> Leaves:
+        """Of the policies of all seeds, on one device, where acting is quick."""
+        policies = acting(self.program.collector, PolicyParams.of(state.seeds.train))
+        leaves = jax.tree.leaves(policies)
         if self.program.mesh.shape[SEED] == 1:
-            return jax.tree.map(lambda x: x.addressable_data(0), policies)
-        return jax.device_put(policies, jax.local_devices()[0])
+            return [x.addressable_data(0) for x in leaves]
+        return jax.device_put(leaves, jax.local_devices()[0])
 
     def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:
         """One seed after another, in environments of their own."""
