@@ -1,6 +1,6 @@
 """An environment of your own, in Python: checked, trained on, evaluated, and one agent alone.
 
-    python own_env.py                    # or, from this folder: qtot train --env own_env:make
+python own_env.py                    # or, from this folder: qtot train --env own_env:make
 """
 
 import gymnasium
@@ -41,7 +41,8 @@ class Meet(pettingzoo.ParallelEnv):
 
     def seen(self):
         seen = {}
-        for agent, own, other in zip(self.possible_agents, self.robots, self.robots[::-1]):
+        places = zip(self.possible_agents, self.robots, self.robots[::-1], strict=True)
+        for agent, own, other in places:
             ring = np.zeros((2, CELLS), np.int8)  # as seen from where it stands
             ring[0, (other - own) % CELLS] = ring[1, (self.flags - own) % CELLS] = 1
             seen[agent] = ring.reshape(-1)

@@ -1,12 +1,13 @@
 """The game of own_env.py written in JAX: it is stepped inside the training program.
 
-    python own_jax_env.py                # or, from this folder: qtot train --env own_jax_env:make
+python own_jax_env.py                # or, from this folder: qtot train --env own_jax_env:make
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
 from qtot.envs.spec import EnvSpec
 from qtot.types import Observation, StepResult
 

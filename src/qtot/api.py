@@ -218,7 +218,10 @@ def evaluate(
     if not isinstance(episodes, int) or episodes < 1:
         raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
     target = run.world_of(env)
-    world = None if isinstance(target, str) and is_in_graph(target) else run.world(target)
+    ours = isinstance(target, str) and is_in_graph(target)
+    if not ours or target != run.config.env:
+        world = run.world(target)  # which sees to it that it has the same sizes
+    world = None if ours else world
     rows = []
     with contextlib.ExitStack() as stack:
         if world is None:
