@@ -3,6 +3,8 @@
 python own_env.py                    # or, from this folder: qtot train --env own_env:make
 """
 
+from functools import partial
+
 import gymnasium
 import numpy as np
 import pettingzoo
@@ -33,7 +35,7 @@ class Meet(pettingzoo.ParallelEnv):
         moves = [actions[agent] - 1 for agent in self.agents]
         self.robots, self.time = (self.robots + moves) % CELLS, self.time + 1
         met, late = set(self.robots) == set(self.flags), self.time == LIMIT
-        each = lambda value: dict.fromkeys(self.possible_agents, value)  # noqa: E731
+        each = partial(dict.fromkeys, self.possible_agents)
         if met or late:
             self.agents = []
         won, out_of_time = each(bool(met)), each(bool(late and not met))
