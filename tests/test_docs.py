@@ -72,7 +72,8 @@ def test_the_tour_of_an_environment_of_your_own_runs(tmp_path, monkeypatch):
 
 def test_every_command_of_the_page_on_environments_parses():
     page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
-    found = re.findall(r"^(?:\$ )?qtot (.*)$", page, flags=re.MULTILINE)
+    shown = "".join(re.findall(r"```(?:sh|text)\n(.*?)```", page, flags=re.DOTALL))
+    found = re.findall(r"^(?:\$ )?qtot (.*)$", shown, flags=re.MULTILINE)
     assert len(found) >= 4
     for line in found:
         _command(shlex.split(line, comments=True))
