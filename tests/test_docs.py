@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+from extras import needs
 from qtot.cli import _command
 from qtot.store.run_folder import METRICS
 
@@ -41,7 +42,7 @@ def test_every_metric_is_in_the_readme():
 def test_the_python_tour_runs(tmp_path, monkeypatch):
     """On a task of seconds instead of minutes, with the network of one's own."""
     monkeypatch.chdir(tmp_path)
-    eyes, code = blocks("python")
+    eyes, _, code = blocks("python")
     Path("eyes.py").write_text(eyes, encoding="utf-8")
     for old, new in (
         ("smax/3m", "matrix/two_step"),
@@ -55,6 +56,34 @@ def test_the_python_tour_runs(tmp_path, monkeypatch):
     names: dict = {}
     exec(code, names)
     assert names["action"] in (0, 1)
+
+
+@needs("pettingzoo")
+def test_the_tour_of_an_environment_of_your_own_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    code = blocks("python")[1].replace("25_000", "300").replace("make, data", "make, **FEW, data")
+    assert "FEW" in code
+    few = {"episodes": 8, "final_episodes": 8}
+    names: dict = {"FEW": {"host": {"workers": 0}, "evaluation": few}}
+    exec(code, names)
+    assert names["left"].obs_size == 12
+
+
+def test_every_command_of_the_page_on_environments_parses():
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    shown = "".join(re.findall(r"```(?:sh|text)\n(.*?)```", page, flags=re.DOTALL))
+    found = re.findall(r"^(?:\$ )?qtot (.*)$", shown, flags=re.MULTILINE)
+    assert len(found) >= 4
+    for line in found:
+        _command(shlex.split(line, comments=True))
+
+
+def test_links_of_the_page_on_environments_lead_somewhere():
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (ROOT / "docs" / target).exists(), target
+    assert "@@" not in page
 
 
 def test_nothing_is_left_to_fill_in():

@@ -218,7 +218,9 @@ def evaluate(
     if not isinstance(episodes, int) or episodes < 1:
         raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
     target = run.world_of(env)
-    world = None if isinstance(target, str) and is_in_graph(target) else run.world(target)
+    named = isinstance(target, str) and is_in_graph(target)
+    # Opening it checks the sizes, which those of the run's own environment fit.
+    world = None if named and target == run.config.env else run.world(target)
     rows = []
     with contextlib.ExitStack() as stack:
         if world is None:

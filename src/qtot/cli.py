@@ -82,6 +82,11 @@ class Evaluate(_Process):
     """parameters at the end of training, or of the best evaluation"""
     seed: int = 0
     """decides the episodes; held out from those of training"""
+    env: Annotated[
+        str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
+    ] = None
+    """environment to play in; one of your own, package.module:factory, has to be named again, since
+    a run folder's word is not enough to import code"""
 
     def execute(self) -> int:
         """Plays and prints."""
@@ -89,7 +94,7 @@ class Evaluate(_Process):
         from qtot.api import evaluate, load, print_evaluation
 
         run = load(self.run, which=self.which)
-        print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed))
+        print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))
         return 0
 
 

@@ -6,6 +6,7 @@ own, ``package.module:factory``.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -100,6 +101,11 @@ def family_of(name: str) -> str:
             )
         return OWN
     if family not in FAMILIES:
+        if not slash and not difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.5):
+            raise QtotError(
+                f"unknown environment {name!r}; expected 'family/task', such as 'smax/3m' ('qtot "
+                "envs' lists them), or 'package.module:factory' for one of your own"
+            )
         raise unknown("environment family", family, FAMILIES)
     if not slash or not task:
         raise QtotError(

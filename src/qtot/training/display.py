@@ -230,7 +230,10 @@ class Display:
             table.add_section()
             table.add_row("IQM", *cells)
         self.console.print(table)
-        self.say(f"saved in {out} · evaluate again with: qtot eval {out}")
+        env, named = self.config.env, ""  # code of the user's own has to be named again
+        if ":" in env.partition("/")[0]:
+            named = f" --env {'MODULE:FACTORY' if env.startswith('own:') else env}"
+        self.say(f"saved in {out} · evaluate again with: qtot eval {out}{named}")
 
 
 def evaluation_table(rows: Sequence[dict[str, float]]) -> None:

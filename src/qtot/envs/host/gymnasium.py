@@ -214,7 +214,11 @@ def from_name(task: str, name: str, config: HostConfig) -> GymnasiumTeam:
         cause = error.__cause__
         if isinstance(cause, gymnasium.error.UnregisteredEnv | ModuleNotFoundError):
             said = " ".join(str(cause).split()).rstrip(".")
-            raise QtotError(f"environment {name!r}: {said}") from cause
+            hint = (
+                "" if ":" in task else "; what a package registers is there once it is imported: "
+            )
+            hint += f"gym/package.module:{task}" if hint else ""
+            raise QtotError(f"environment {name!r}: {said}{hint}") from cause
         raise
     return GymnasiumTeam(env, name, config)
 

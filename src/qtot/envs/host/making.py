@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from qtot.envs.host.base import GarbageError
 from qtot.errors import QtotError
+
+SEE = "see its documentation for the names of those it takes"
 
 
 def arguments(given: Sequence[str]) -> dict[str, Any]:
@@ -42,15 +46,32 @@ def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
     except QtotError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
         unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
         if unknown and (wrong := [key for key in args if f"'{key}'" in str(error)]):
             raise QtotError(
-                f"environment {name!r} takes no argument {wrong[0]!r}; see its documentation for "
-                "the names of those it takes"
+                f"environment {name!r} takes no argument {wrong[0]!r}; {_taken(factory)}"
             ) from error
-        said = " ".join(str(error).split())
-        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
-        raise QtotError(
-            f"environment {name!r} could not be made: {type(error).__name__} ({said}){where}"
-        ) from error
+        raise failed(f"environment {name!r} could not be made", error) from error
+
+
+def failed(what: str, error: Exception) -> QtotError:
+    """What the user's code raised, and the line where it did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    said = " ".join(str(error).split())
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
+    if isinstance(error, GarbageError):  # a sentence of ours
+        return QtotError(f"{what}: {said}")
+    return QtotError(f"{what}: {type(error).__name__} ({said}){where}")
+
+
+def _taken(factory: Callable[..., Any]) -> str:
+    """The keywords that it takes, if it says so."""
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    if not parameters and callable(factory):
+        return "it takes none" if inspect.isfunction(factory) else SEE
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return SEE
+    return f"it takes {', '.join(p.name for p in parameters)}"

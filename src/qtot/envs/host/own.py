@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qtot.envs.host import gymnasium, pettingzoo, smac
 from qtot.envs.host.base import HostEnv
 from qtot.envs.host.config import HostConfig
-from qtot.envs.host.making import arguments, make
+from qtot.envs.host.making import arguments, failed, make
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError, unknown
 from qtot.objects import import_object
@@ -56,7 +57,7 @@ def open_env(target: Any, config: HostConfig | None = None) -> HostEnv | Any:
     if slash and ":" not in family:
         if family not in FAMILIES:
             raise unknown("environment family", family, FAMILIES)
-        return FAMILIES[family](task, target, config)
+        return _taken(lambda: FAMILIES[family](task, target, config), target)
     return _adapt(import_object(target, "env"), target, config)
 
 
@@ -69,12 +70,27 @@ def _adapt(target: Any, name: str, config: HostConfig) -> Any:
     if shape is None:
         raise _none_of_them(target, name)
     if shape == "SMAC":
-        return smac.SmacTeam(target, name, config)
+        return _taken(lambda: smac.SmacTeam(target, name, config), name)
     if shape == "Gymnasium with Tuple spaces":
-        return gymnasium.GymnasiumTeam(target, name, config)
+        return _taken(lambda: gymnasium.GymnasiumTeam(target, name, config), name)
     if shape.startswith("PettingZoo"):
-        return pettingzoo.PettingZooTeam(pettingzoo.parallel(target, name), name, config)
+        parallel = pettingzoo.parallel(target, name)
+        return _taken(lambda: pettingzoo.PettingZooTeam(parallel, name, config), name)
     return target
+
+
+def _taken(adapt: Callable[[], HostEnv], name: str) -> HostEnv:
+    """An environment as its adapter takes it, which reads its spaces and may reset it.
+
+    Raises:
+        QtotError: the environment raised, or returned what it must not.
+    """
+    try:
+        return adapt()
+    except QtotError:
+        raise
+    except Exception as error:
+        raise failed(f"environment {name!r} cannot be used", error) from error
 
 
 def _shape(env: Any) -> str | None:
@@ -101,6 +117,8 @@ def _none_of_them(env: Any, name: str) -> QtotError:
             f"environment {name!r} has a qtot EnvSpec, but no {', '.join(lacking)}; a HostEnv has "
             "reset, step and close, a JaxEnv reset, step and observe"
         )
+    if env is None:
+        return QtotError(f"environment {name!r}: the factory returned None; let it return one")
     lacks = [
         f"{shape} (it lacks {', '.join(part for part in needs if not hasattr(env, part))})"
         if needs is not QTOT
@@ -108,8 +126,8 @@ def _none_of_them(env: Any, name: str) -> QtotError:
         for shape, needs in SHAPES.items()
     ]
     return QtotError(
-        f"environment {name!r} is a {type(env).__name__}, which is none of the five shapes that "
-        f"qtot reads: {'; '.join(lacks)}"
+        f"environment {name!r} is of type {type(env).__name__}, which is none of the five shapes "
+        f"that qtot reads: {'; '.join(lacks)}"
     )
 
 
