@@ -7,7 +7,7 @@ from typing import Any
 
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.methods import METHODS
-from qtot.envs import family_of, is_in_graph
+from qtot.envs import OWN, family_of, is_in_graph
 from qtot.errors import QtotError, unknown
 
 # Learns fast on a small machine. What pays most is the state at zero mean and unit deviation: raw
@@ -42,7 +42,7 @@ ONLINE: dict[str, Any] = {
     "exploration": {"steps": 60_000},
 }
 # Where learning online wins: the same win rate after less time (docs/performance.md).
-WINS_ONLINE = ("smax", "mpe")
+WINS_ONLINE = ("smax", "mpe", "lbf", "pettingzoo", "gym", OWN)
 
 # What the default preset changes where a family of environments wants it.
 FAMILY: dict[str, dict[str, Any]] = {
@@ -73,13 +73,17 @@ FAMILY["mpe"] = {
     "scaling": {"reward_scale": 0.1},
 }
 
-# Python steps slowly, so that less is played, and more is learned of it.
-HOST: dict[str, Any] = {
-    "steps": 500_000,
-    "collect": {"envs": 16},
-    "exploration": {"steps": 50_000},
-    "evaluation": {"every": 50_000, "episodes": 32, "final_episodes": 128},
+# Of environments in Python, where a game of StarCraft takes a process and gigabytes of its own.
+HOST: dict[str, Any] = {"evaluation": {"every": 50_000, "episodes": 32, "final_episodes": 128}}
+for _family in ("smac", "smacv2", "smaclite"):
+    FAMILY[_family] = {"collect": {"envs": 8}, "loss": {"alpha": 0.5}}
+# Reward is rare, and small.
+FAMILY["lbf"] = {
+    "exploration": {"steps": 300_000},
+    "scaling": {"reward_scale": 10.0, "normalise_obs": True},
 }
+# The same games, whoever wrote them.
+GAMES = {"pettingzoo/mpe2.": "mpe", "gym/Foraging-": "lbf", "gym/rware-": "rware"}
 
 # A hunt in which exploring agents are punished: a lambda-return averages over that, as above.
 FAMILY["predator_prey"] = {
@@ -150,6 +154,7 @@ def preset_config(
         if not isinstance(value, str):
             raise QtotError(f"{name} must be a string, got {value!r}")
     family = family_of(env)
+    game = next((GAMES[part] for part in GAMES if env.startswith(part)), family)
     if algo not in METHODS:
         raise unknown("algorithm", algo, METHODS)
     if preset not in ("default", "paper"):
@@ -162,11 +167,11 @@ def preset_config(
     config = replace(TrainConfig(), env=env, algo=algo, preset=preset, data=data)
     if preset == "paper":
         single = {"online": {"epochs": 1, "minibatches": 1}}  # all that one environment allows
-        changes = (PAPER, single, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(family, {}))
+        changes = (PAPER, single, PAPER_ALGO.get(algo, {}), PAPER_FAMILY.get(game, {}))
     else:
         online = ONLINE if data == "online" and not METHODS[algo].on_policy else {}
         host = {} if is_in_graph(env) else HOST
-        changes = (DEFAULT, host, online, FAMILY.get(family, {}), ALGO.get(algo, {}))
+        changes = (DEFAULT, host, online, FAMILY.get(game, {}), ALGO.get(algo, {}))
     for change in changes:
         config = nested_replace(config, change)
     return config
