@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import SourceFileLoader
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cloudpickle
 import numpy as np
@@ -329,8 +330,10 @@ class Worker:
         lifeline, self._alive = os.pipe()
         self._stacks = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         files = (theirs, lifeline, board, self._stacks.fileno())
+        # That a parent dies is told when the thread that started the worker ends.
+        told = threading.current_thread() is threading.main_thread()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, _path(), *map(str, files)],
+            [sys.executable, "-P", "-c", START, _path(), *map(str, files), str(int(told))],
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             env=_environment(),
@@ -432,7 +435,7 @@ def _homes(known: list[str]) -> list[str]:
     """Folders that imported modules came from, and that are not on the path any more."""
     homes = {}
     for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
+        spec: Any = getattr(module, "__spec__", None)
         if "." in name or type(getattr(spec, "loader", None)) is not SourceFileLoader:
             continue
         file = Path(spec.origin)

@@ -45,10 +45,12 @@ class Job(NamedTuple):
     again: bool
 
 
-def main(orders: int, lifeline: int, board: int, stacks: int) -> None:
-    """Serve until told to end; the numbers are of open files."""
+def main(orders: int, lifeline: int, board: int, stacks: int, told: int) -> None:
+    """Serve until told to end; the numbers are of open files, the last one says whether the system
+    is to tell of the parent's death.
+    """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    _die_with_parent(lifeline)
+    _die_with_parent(lifeline, told=bool(told))
     for fd in (orders, lifeline, board, stacks):
         os.set_inheritable(fd, False)  # not for what environments start
     faulthandler.enable(stacks)  # a crash leaves its stack where the parent reads it
@@ -92,11 +94,11 @@ def _serve(parent: Connection, job: Job, make: Callable[[], HostEnv], board: int
         parent.send_bytes(DONE)
 
 
-def _die_with_parent(lifeline: int) -> None:
+def _die_with_parent(lifeline: int, *, told: bool) -> None:
     """Also in the middle of a step that never returns. Nobody writes to the lifeline: that it ends
     says that the parent has.
     """
-    if sys.platform == "linux":
+    if told and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for steps that hold the lock
 
     def wait() -> None:
