@@ -220,6 +220,9 @@ def check_streams(gatherer: Gatherer, got: Gathered) -> None:
     for s, e in np.ndindex(valid.shape[:2]):
         for t in range(valid.shape[2]):
             here = (s, e, t)
+            if gatherer.collector.whole_episodes and t and not valid[s, e, t - 1]:
+                assert not (valid[s, e, t:].any() or first[s, e, t:].any()), here
+                break
             assert not (over[here] and (first[here] or valid[here])), here
             assert first[here] == (time[here] == 0), here
             if t == 0:
@@ -236,6 +239,8 @@ def check_streams(gatherer: Gatherer, got: Gathered) -> None:
                     ends += 1
                 elif valid[here]:
                     assert valid[last], here
+        if gatherer.collector.whole_episodes:
+            continue
         last = gatherer.pool.board.phase.reshape(gatherer.groups, gatherer.seeds, -1)
         final = last[e // gatherer.each, s, e % gatherer.each] == FINAL
         assert got.after.stream.final[s, e] == final

@@ -35,17 +35,17 @@ class Failure(NamedTuple):
             said = str(error)
         except Exception:
             said = "it cannot say what"
-        first = next(iter(said.splitlines()), "")
-        what = f"{type(error).__name__}{where}: {first[:LONGEST]}"
-        return Failure(envs, _printable(what), _printable(traceback.format_exc())[-LONGEST * 16 :])
+        what = f"{type(error).__name__}{where}: {next(iter(said.splitlines()), '')}"
+        return Failure(envs, _printable(what), _printable(traceback.format_exc()))
 
 
-LONGEST = 500
-"""characters of a line that is shown"""
+LONGEST, LAST = 500, 100
+"""characters of a line that is shown, and lines"""
 
 
 def _printable(text: str) -> str:
-    return text.encode(errors="replace").decode()
+    lines = [line[:LONGEST] for line in text.splitlines()[-LAST:]]
+    return "\n".join(lines).encode(errors="replace").decode()
 
 
 class GaveUpError(Exception):
