@@ -171,10 +171,12 @@ HARMLESS: dict[str, Callable[[Any, Any], Any]] = {
     "list": _seen(alive=[True, True, True]),
     "mask of numbers": _seen(avail_actions=np.ones((3, 4), np.int8)),
     "beyond": _seen(avail_actions=np.ones((3, 4), bool)),
-    "none legal": lambda _, s: s
-    and s._replace(
-        terminated=False,
-        seen=s.seen._replace(avail_actions=np.zeros((3, 4), bool), alive=np.ones(3, bool)),
+    "none legal": lambda _, s: (
+        s
+        and s._replace(
+            terminated=False,
+            seen=s.seen._replace(avail_actions=np.zeros((3, 4), bool), alive=np.ones(3, bool)),
+        )
     ),
     "none": lambda *_: None,
     "too few": lambda _, s: s and tuple(s)[:3],

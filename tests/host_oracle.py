@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from faulty_hosts import EPISODE, OVER, SPEC, TIME, seed_of
 from qtot.envs.host.board import FINAL
 from qtot.envs.host.config import HostConfig
-from qtot.envs.host.pool import Pool, make_pool
+from qtot.envs.host.pool import make_pool
 from qtot.training.gather import Gathered, Gatherer
 
 MEMORY = 2
@@ -168,9 +168,7 @@ def check(made: Played, make: Any, *, seed: int, whole: bool = False) -> dict[st
     """Rollouts are those of plain loops, slot by slot; what was counted."""
     seeds, slots, _, envs, _ = made.noise.shape[1:]
     total = {"episodes": 0, "transitions": 0}
-    loops = [
-        [Loop(make, seed + s, k, slots, whole) for k in range(envs)] for s in range(seeds)
-    ]
+    loops = [[Loop(make, seed + s, k, slots, whole) for k in range(envs)] for s in range(seeds)]
     for got, noise in zip(made.rollouts, made.noise, strict=True):
         for s in range(seeds):
             ends: list[Any] = []

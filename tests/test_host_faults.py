@@ -37,9 +37,7 @@ def plans(*faulty: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_what_one_environment_does_wrong_costs_its_episode_alone(kind: str):
     fault = HARMLESS[kind]
-    made = played(
-        plans({}, {"at": 3, "fault": fault}), workers=0, envs=3, slots=9, rollouts=1
-    )
+    made = played(plans({}, {"at": 3, "fault": fault}), workers=0, envs=3, slots=9, rollouts=1)
     slots = made.rollouts[0].slots
     valid, first = slots.valid[0].T.tolist(), slots.first[0].T.tolist()
     assert valid[0] == valid[2] == [True] * 8 + [False]

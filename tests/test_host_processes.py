@@ -163,7 +163,7 @@ class Telling(Strict):
 EXTRA = 3
 def at(make, workers=2):
     from host_oracle import played
-    made = played(make, envs=2, slots=20, rollouts=1, workers=workers)
+    made = played(make, envs=2, slots=20, rollouts=1, workers=workers, failures=3)
     tally = made.rollouts[0].tally
     found = [float(v.sum() / tally.episodes.sum()) for v in tally.info.values()]
     assert not made.failures, made.failures
@@ -188,13 +188,14 @@ MOVED = """
 from here import Here
 sys.path.append(Path("no string"))
 sys.path.append("elsewhere")
-os.chdir(os.environ["ELSEWHERE"])
+os.chdir(os.environ["MOVED"])
 at(Here)
 """
 
 
 def script(tmp_path: Path, source: str, how: str) -> None:
-    """Runs it in a folder with modules that are called as some of Python's own."""
+    """Runs it; as a file, in a folder with modules that are called as some of Python's own."""
+    (tmp_path / "moved").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "signal.py").write_text("raise RuntimeError('the wrong one')\n")
     (tmp_path / "elsewhere" / "json.py").write_text("raise RuntimeError('the wrong one')\n")
@@ -205,17 +206,18 @@ def script(tmp_path: Path, source: str, how: str) -> None:
     (tmp_path / "script.py").write_text(source)
     (tmp_path / "marker").write_text("")
     done = subprocess.run(
-        [sys.executable, *{"file": ["script.py"], "stdin": ["-"]}[how]],
-        cwd=tmp_path,
+        [sys.executable, str(tmp_path / "script.py") if how == "file" else "-"],
+        cwd=tmp_path / "elsewhere" if how == "file" else tmp_path,
         env=environment(
             PYTHONPATH=os.pathsep.join((str(SRC), str(HERE))),
             MARKER=str(tmp_path / "marker"),
-            ELSEWHERE=str(tmp_path / "elsewhere"),
+            MOVED=str(tmp_path / "moved"),
         ),
         input=source if how == "stdin" else "",
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "marker").read_text() == "once\n"
