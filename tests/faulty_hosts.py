@@ -30,7 +30,7 @@ SPEC = EnvSpec(
     info=("won", "luck"),
 )
 TIME, EPISODE, OVER = range(3)
-"""the first agent's observation: transitions so far, the episode's own number, whether it is over"""
+"""the first agent's observation: transitions so far, the episode's own number, whether over"""
 
 
 class MisusedError(Exception):
@@ -151,7 +151,7 @@ def _told(**fields: Any) -> Callable[[Any, Any], Any]:
     return lambda _, stepped: stepped and stepped._replace(**fields)
 
 
-class Speechless(Exception):
+class SpeechlessError(Exception):
     def __str__(self) -> str:
         raise ValueError("no words")
 
@@ -161,7 +161,7 @@ HARMLESS: dict[str, Callable[[Any, Any], Any]] = {
     "raise": lambda *_: _raise(ValueError("[/bold] boo \udc80\nsecond line")),
     "exit": lambda *_: _raise(SystemExit(3)),
     "end of file": lambda *_: _raise(EOFError()),
-    "speechless": lambda *_: _raise(Speechless()),
+    "speechless": lambda *_: _raise(SpeechlessError()),
     "long": lambda *_: _raise(ValueError("x" * 10**6)),
     "nan": _seen(obs=NAN),
     "infinite": _seen(state=np.full(5, np.inf, np.float32)),
@@ -225,7 +225,7 @@ def hold(*_: Any) -> None:
 def child(env: Any, stepped: Any) -> Any:
     """A process of the environment's own, and the worker is gone."""
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-    print(f"child {started.pid}", flush=True)
+    print(f"child {started.pid}", flush=True)  # noqa: T201
     os._exit(3)
 
 
@@ -237,7 +237,7 @@ def fork(env: Any, stepped: Any) -> Any:
 
 
 def shout(env: Any, stepped: Any) -> Any:
-    print("much\n" * 200_000, flush=True)
+    print("much\n" * 200_000, flush=True)  # noqa: T201
     return stepped
 
 

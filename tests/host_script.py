@@ -29,16 +29,16 @@ def main(mode: str, seconds: float) -> None:
     pool = make_pool(make, SPEC, config, slots=1, n=4, groups=2, whole=False)
     assert isinstance(pool, Processes)
     try:
-        print(*(worker.process.pid for worker in pool.workers), flush=True)
+        print(*(worker.process.pid for worker in pool.workers), flush=True)  # noqa: T201
         pool.board.left[:] = 2**40
         pool.board.salt[:] = np.arange(4)[:, None]
         for group in (0, 1):
             pool.send(group, None)
         if mode == "starting":
-            print("stepping", flush=True)
+            print("stepping", flush=True)  # noqa: T201
         for group in (0, 1):
             pool.wait(group)
-        print("stepping", flush=True)
+        print("stepping", flush=True)  # noqa: T201
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pool.board.ended[:] = False

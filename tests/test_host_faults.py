@@ -1,4 +1,4 @@
-"""Whatever environments and their processes do wrong costs an episode, is told of, and ends there."""
+"""Whatever environments and their processes do wrong costs an episode, is told, and ends there."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_what_cannot_be_copied_is_said():
 def test_a_pool_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch):
     from qtot.envs.host import pool
 
-    begun, fds, start = [], len(os.listdir("/proc/self/fd")), pool.Worker
+    begun, fds, start = [], len(list(Path("/proc/self/fd").iterdir())), pool.Worker
 
     def third_fails(*args: Any) -> Any:
         if len(begun) == 2:
@@ -250,7 +250,7 @@ def test_a_pool_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="too many"):
         gatherer_of(Strict, envs=3, slots=1, workers=3)
     assert [worker.process.poll() is None for worker in begun] == [False, False]
-    assert len(os.listdir("/proc/self/fd")) <= fds + 1  # the board goes with its arrays
+    assert len(list(Path("/proc/self/fd").iterdir())) <= fds + 1  # the board goes with its arrays
 
 
 def test_a_run_that_gives_up_keeps_what_it_learned(

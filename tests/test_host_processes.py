@@ -63,7 +63,7 @@ def environment(**more: str) -> dict[str, str]:
     ],
 )
 def test_no_worker_outlives_its_parent(mode: str, signum: Any, tmp_path: Path):
-    shm = set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
+    shm = set(Path("/dev/shm").glob("*qtot*"))
     with subprocess.Popen(
         [sys.executable, str(HERE / "host_script.py"), mode, "0" if signum is None else "600"],
         env=environment(TMPDIR=str(tmp_path)),
@@ -83,7 +83,7 @@ def test_no_worker_outlives_its_parent(mode: str, signum: Any, tmp_path: Path):
         parent.wait(SECONDS)
     assert soon(lambda: not any(lives(pid) for pid in workers))
     assert list(tmp_path.iterdir()) == []
-    assert not [name for name in set(os.listdir("/dev/shm")) - shm if "qtot" in name]
+    assert not set(Path("/dev/shm").glob("*qtot*")) - shm
 
 
 def test_what_an_environment_started_goes_with_its_worker(capfd: pytest.CaptureFixture[str]):
@@ -100,7 +100,7 @@ def held() -> tuple[int, int, int]:
     gc.collect()
     memory = int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-    return len(os.listdir("/proc/self/fd")), len(children), memory
+    return len(list(Path("/proc/self/fd").iterdir())), len(children), memory
 
 
 def replaced(times: int) -> None:
@@ -239,9 +239,12 @@ def test_from_cells_of_a_notebook(tmp_path: Path):
 
 def test_workers_go_on_when_the_thread_that_started_them_ends():
     made: list[Any] = []
-    thread = threading.Thread(
-        target=lambda: made.append(gatherer_of(Strict, envs=2, slots=30, workers=2))
-    )
+
+    def begin() -> None:
+        made.append(gatherer_of(Strict, envs=2, slots=30, workers=2))
+        gather(made[0], noise_for(made[0])[0])
+
+    thread = threading.Thread(target=begin)
     thread.start()
     thread.join()
     for noise in noise_for(made[0], 2):
