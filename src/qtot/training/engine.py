@@ -36,7 +36,12 @@ class Engine(Protocol):
         ...
 
     def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
-        """Go on until every seed has taken ``until`` steps; the state is given away."""
+        """Go on until every seed has taken ``until`` steps, or, where experience ends before that,
+        as far as it went; the state is given away.
+
+        Raises:
+            QtotError: there is no experience to be had; then the state is not given away.
+        """
         ...
 
     def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:

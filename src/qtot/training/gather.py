@@ -235,7 +235,8 @@ class Gatherer:
         board = self.pool.board
         for t, e in np.argwhere(board.failed):
             opened = np.flatnonzero(board.first[: t + 1, e])
-            since = opened[-1] if len(opened) else 0
+            over = np.flatnonzero(board.ended[:t, e])  # those do
+            since = max([0, *opened[-1:], *(over[-1:] + 1)])
             board.valid[since : t + 1, e] = False
 
     def _by_seed(self, array: np.ndarray) -> Any:

@@ -5,7 +5,8 @@ them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
+from qtot.errors import QtotError
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.compile import traced_init
@@ -139,19 +141,21 @@ class Training:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = engine.chunk(state, until)
+                with self._kept(state):
+                    state, progress = engine.chunk(state, until)
                 spent = time.perf_counter() - began
-                if opening is not None:
-                    played = self._evaluate(opening, 0, evaluation.episodes)
-                    self._log(fetch(opening.seeds.train), None, played, 0.0)
-                    opening = None
                 train = fetch(state.seeds.train)
                 before, now = now, int(train.env_steps.min())
                 evaluated = None
-                if now >= config.steps:
-                    evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
-                elif now // every > before // every:
-                    evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
+                with self._kept(state):
+                    if opening is not None:
+                        played = self._evaluate(opening, 0, evaluation.episodes)
+                        self._log(fetch(opening.seeds.train), None, played, 0.0)
+                        opening = None
+                    if now >= config.steps:
+                        evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
+                    elif now // every > before // every:
+                        evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
                 self._log(train, fetch(progress), evaluated, spent)
                 if not self.display.quiet:
                     split = engine.split(state, self.wall_s * (config.steps / max(now, 1) - 1))
@@ -162,6 +166,20 @@ class Training:
                     self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
                     raise KeyboardInterrupt
         self._close()
+
+    @contextmanager
+    def _kept(self, state: RunState) -> Iterator[None]:
+        """Where the engine gives up, the parameters reached so far are saved."""
+        try:
+            yield
+        except QtotError:
+            train = fetch(state.seeds.train)
+            if train.env_steps.any():
+                self._save(train, "last", range(self.config.seeds))
+                self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
+            for told in self.engine.told():
+                self.display.warn(told)
+            raise
 
     @property
     def wall_s(self) -> float:

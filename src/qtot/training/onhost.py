@@ -19,6 +19,7 @@ from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs.host.base import HostEnv
 from qtot.envs.host.pool import Pool, make_pool, worker_count
 from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError
 from qtot.evaluation.episodes import summarise
 from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
 from qtot.training.collect import Actors, Tally
@@ -43,6 +44,7 @@ class OnHost:
         self.groups = 2 if config.collect.envs % 2 == 0 else 1
         self.steps = np.zeros(config.seeds, np.int32)
         self.failed, self.discarded, self.news = 0, 0, list[str]()
+        self.gave_up: QtotError | None = None
         self.compiled: dict[str, Future[Compiled]] = {}
         self.pools: dict[str, Pool] = {}
         self.said = False
@@ -123,12 +125,23 @@ class OnHost:
         return program.spread(each, specs, P(SEED, None, None, DATA))(keys, iteration)
 
     def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
-        """Rollouts and learning in turns."""
+        """Rollouts and learning in turns. Where environments give up, it is ended early, so that
+        what was learned is not lost; the next call raises.
+        """
         sums: Any = None
         while self.steps.min() < until:
+            if self.gave_up is not None:
+                raise self.gave_up
             noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
-            gathered = self.gatherer.gather(self.act, self._leaves(state), self.steps, noise)
-            self._hear(self.pools["train"])
+            try:
+                gathered = self.gatherer.gather(self.act, self._leaves(state), self.steps, noise)
+            except QtotError as error:
+                self.gave_up = error
+                if sums is None:
+                    raise
+                break
+            finally:
+                self._hear(self.pools["train"])
             began = time.perf_counter()
             state, progress = self.compiled["learn"].result()(state, gathered)
             progress = jax.tree.map(np.asarray, progress)
@@ -163,17 +176,19 @@ class OnHost:
             )
             self.greedy = greedy_program(self.program.learner)
         pool, means = self.pools["evaluate"], []
-        for i in range(config.seeds):
-            policy = jax.tree.map(lambda x: np.asarray(x[i]), PolicyParams.of(train))  # noqa: B023
-            played = play_on_host(
-                pool,
-                self.greedy,
-                policy,
-                episodes=episodes,
-                salt=(config.seed + i, steps, part),
-            )
-            means.append(summarise(played))
-        self._hear(pool)
+        try:
+            for i in range(config.seeds):
+                policy = jax.tree.map(lambda x: np.asarray(x[i]), PolicyParams.of(train))  # noqa: B023
+                played = play_on_host(
+                    pool,
+                    self.greedy,
+                    policy,
+                    episodes=episodes,
+                    salt=(config.seed + i, steps, part),
+                )
+                means.append(summarise(played))
+        finally:
+            self._hear(pool)
         return {k: np.array([m[k] for m in means]) for k in means[0]}
 
     def split(self, state: RunState, left_s: float) -> dict[str, float] | None:

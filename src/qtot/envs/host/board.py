@@ -17,9 +17,9 @@ import numpy as np
 from qtot.envs.spec import EnvSpec
 
 ALIGN = 64
-RUNNING, FINAL, OVER = range(3)
-"""phases of an environment: an episode runs; it shows its final observation, and the next slot
-opens an episode; it is not to be played on"""
+OVER, RUNNING, FINAL = range(3)
+"""phases of an environment: it is not to be played on, or not yet; an episode runs; it shows its
+final observation, and the next slot opens an episode"""
 
 
 class Board(NamedTuple):

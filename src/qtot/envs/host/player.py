@@ -13,6 +13,10 @@ from qtot.envs.host.base import GarbageError, HostEnv, Seen
 from qtot.envs.host.board import FINAL, OVER, RUNNING, Board
 from qtot.envs.spec import EnvSpec
 
+LARGEST = float(np.finfo(np.float32).max)
+ERRORS = (Exception, SystemExit)
+"""what an environment may raise; Ctrl-C is its user's"""
+
 
 class Failure(NamedTuple):
     """Something that an environment, or the process that steps it, did wrong."""
@@ -23,6 +27,25 @@ class Failure(NamedTuple):
     """in one line"""
     traceback: str
     """of the process in which it happened"""
+
+    @staticmethod
+    def of(error: BaseException, envs: tuple[int, ...], where: str = "") -> Failure:
+        """That ``error``, which is being handled, arose there; in words that can be printed."""
+        try:
+            said = str(error)
+        except Exception:
+            said = "it cannot say what"
+        what = f"{type(error).__name__}{where}: {next(iter(said.splitlines()), '')}"
+        return Failure(envs, _printable(what), _printable(traceback.format_exc()))
+
+
+LONGEST, LAST = 500, 100
+"""characters of a line that is shown, and lines"""
+
+
+def _printable(text: str) -> str:
+    lines = [line[:LONGEST] for line in text.splitlines()[-LAST:]]
+    return "\n".join(lines).encode(errors="replace").decode()
 
 
 class GaveUpError(Exception):
@@ -61,7 +84,8 @@ class Player:
         self.envs: dict[int, HostEnv | None] = dict.fromkeys(envs)
         self.returns = dict.fromkeys(envs, 0.0)
         self.lengths = dict.fromkeys(envs, 0)
-        self.lost = {e for e in envs if again and board.phase[e] == RUNNING}
+        self.lost = set(envs) if again else set[int]()
+        """what was played by that process, and not yet by this one"""
         self.real = np.arange(spec.max_actions) < np.array(spec.n_actions)[:, None]
 
     def begin(self, envs: Sequence[int], at: int = 0) -> None:
@@ -77,14 +101,14 @@ class Player:
         """Play slot ``t``: the joint action where an episode runs, a reset after a final one."""
         board, after = self.board, t + 1
         for e in envs:
-            phase = board.phase[e]
-            if e in self.lost:
-                self.lost.discard(e)
+            phase, lost = board.phase[e], e in self.lost
+            self.lost.discard(e)
+            if phase == RUNNING and lost:
                 self._fail(e, t, after)
             elif phase == RUNNING:
                 self._step(e, t, after)
-            elif phase == FINAL:
-                self._open(e, after)
+            elif phase == FINAL and not (lost and board.ended[t, e]):
+                self._open(e, after)  # what ended in this slot shows its end in the next
 
     def close(self) -> None:
         """Close all that were made."""
@@ -98,11 +122,18 @@ class Player:
             result = env.step(board.action[t, e].tolist())
             self._show(e, after, result.seen, final=result.terminated)
             reward = float(result.reward)
-            if not np.isfinite(reward):
-                raise GarbageError(f"reward: expected a finite number, got {result.reward}")
+            if not abs(reward) <= LARGEST:
+                raise GarbageError(f"reward: expected a finite float32, got {reward}")
             info = [float(result.info[name]) for name in self.spec.info]
+            if not all(abs(value) <= LARGEST for value in info):
+                raise GarbageError(f"info: expected finite numbers, got {info}")
             terminated, ended = bool(result.terminated), bool(result.terminated or result.truncated)
-        except Exception as error:
+            if not ended and self.lengths[e] + 1 >= self.spec.episode_limit:
+                raise GarbageError(
+                    f"an episode: expected its end after {self.spec.episode_limit} transitions at "
+                    "most (spec.episode_limit), but it goes on"
+                )
+        except ERRORS as error:
             self._tell(e, "step", error)
             self._close(e)
             self._fail(e, t, after)
@@ -124,6 +155,7 @@ class Player:
         """The episode that ran does not count; another one opens, unless only whole ones do."""
         board = self.board
         board.failed[t, e], board.valid[t, e] = True, False
+        board.terminated[t, e] = board.ended[t, e] = False
         if self.whole:
             board.phase[e] = OVER
         else:
@@ -141,7 +173,7 @@ class Player:
                     env = self.envs[e] = self._made()
                 self._show(e, at, env.reset(seed))
                 break
-            except Exception as error:
+            except ERRORS as error:
                 strikes += 1
                 self._tell(e, "reset" if self.envs[e] is not None else "being made", error)
                 self._close(e)
@@ -155,6 +187,8 @@ class Player:
     def _made(self) -> HostEnv:
         env = self.make()
         if env.spec != self.spec:
+            with contextlib.suppress(*ERRORS):
+                env.close()
             raise GarbageError("the environment: expected the same facts each time it is made")
         return env
 
@@ -188,12 +222,11 @@ class Player:
         board.obs[at, e], board.state[at, e] = seen.obs, seen.state
         board.avail_actions[at, e], board.alive[at, e] = seen.avail_actions, seen.alive
 
-    def _tell(self, e: int, where: str, error: Exception) -> None:
-        what = f"{type(error).__name__} in {where}: {error}".splitlines()[0]
-        self.told(Failure((e,), what, traceback.format_exc()))
+    def _tell(self, e: int, where: str, error: BaseException) -> None:
+        self.told(Failure.of(error, (e,), f" in {where}"))
 
     def _close(self, e: int) -> None:
         env, self.envs[e] = self.envs[e], None
         if env is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*ERRORS):
                 env.close()

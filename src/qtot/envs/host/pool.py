@@ -11,11 +11,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cloudpickle
 import numpy as np
@@ -27,6 +29,7 @@ from qtot.envs.host.player import Failure, Player
 from qtot.envs.host.worker import BEGIN, BROKEN, DONE, FAILED, ORDER, QUIT, SLOT, Job
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
+from qtot.process import cores
 
 MAKING = 5.0
 """making environments may take so many times as long as an answer"""
@@ -87,7 +90,7 @@ def make_pool(
 
 def worker_count(config: HostConfig, n: int) -> int:
     """Processes for n environments; 0 where there are none."""
-    return min(config.workers if config.workers >= 0 else len(os.sched_getaffinity(0)), n)
+    return min(config.workers if config.workers >= 0 else cores(), n)
 
 
 class Strikes:
@@ -104,7 +107,7 @@ class Strikes:
         Raises:
             QtotError: it is enough.
         """
-        if len(failure.envs) == 1:
+        if len(failure.envs) == 1 and failure.envs[0] >= 0:
             self.of_env[failure.envs[0]] += 1
             strikes = self.of_env[failure.envs[0]]
         else:
@@ -122,11 +125,15 @@ class Strikes:
 
 def gave_up(failure: Failure, strikes: int) -> QtotError:
     """What ends a run."""
-    last = " | ".join(failure.traceback.strip().splitlines()[-8:])
     return QtotError(
         f"environments failed {strikes} times in a row without finishing an episode "
-        f"(--host.failures allows fewer than that); the last: {failure.what}. Traceback: {last}"
+        f"(--host.failures allows fewer than that); the last: {failure.what}{_end_of(failure)}"
     )
+
+
+def _end_of(failure: Failure) -> str:
+    last = " | ".join(failure.traceback.strip().splitlines()[-8:])
+    return f". Traceback: {last}" if last else ""
 
 
 class InProcess:
@@ -204,10 +211,12 @@ class Processes:
                 "what cannot be copied out of it (open files, locks), or use --host.workers 0"
             ) from None
         shares = [np.array_split(np.array(group), workers) for group in groups]
-        self.workers = [
-            Worker(
-                self.fd,
-                Job(
+        self.sent: dict[int, int | None] = {}
+        """orders that groups carry out: the slot, or None to begin"""
+        self.workers: list[Worker] = []
+        try:
+            for w in range(workers):
+                job = Job(
                     make=pickled,
                     spec=spec,
                     slots=slots,
@@ -216,12 +225,11 @@ class Processes:
                     whole=whole,
                     patience=config.failures,
                     again=False,
-                ),
-            )
-            for w in range(workers)
-        ]
-        self.sent: dict[int, int | None] = {}
-        """orders that groups carry out: the slot, or None to begin"""
+                )
+                self.workers.append(Worker(self.fd, job))
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, group: int, t: int | None) -> None:
         """Tell all workers."""
@@ -246,9 +254,10 @@ class Processes:
         worker = self.workers[w]
         if group not in worker.waiting:
             return True
-        patience = self.config.timeout_s * (1.0 if worker.began else MAKING)
+        made = worker.waiting[0] in worker.made
+        patience = self.config.timeout_s * (1.0 if made else MAKING)
         try:
-            if not worker.pipe.poll(patience):
+            if not worker.speaks(patience):
                 raise TimeoutError(f"no answer within {patience:g} s (--host.timeout-s)")
             said = worker.pipe.recv_bytes()
         except (EOFError, OSError, TimeoutError) as error:
@@ -256,14 +265,17 @@ class Processes:
             return False
         kind, rest = said[:1], said[1:]
         if kind == DONE:
-            worker.began = True
-            worker.waiting.pop(0)
+            worker.made.add(worker.waiting.pop(0))
         elif kind == FAILED:
+            worker.made.discard(worker.waiting[0])  # another one is made now
             self._count(pickle.loads(rest), w)
         elif kind == BROKEN:
             failure: Failure = pickle.loads(rest)
             self.failures.append(failure)
-            raise gave_up(failure, self.config.failures)
+            raise QtotError(
+                f"a worker process cannot make or step its environments: {failure.what}"
+                f"{_end_of(failure)}"
+            )
         return False
 
     def _count(self, failure: Failure, w: int) -> None:
@@ -293,6 +305,7 @@ class Processes:
         deadline = time.monotonic() + 5.0
         for worker in self.workers:
             worker.close(deadline)
+        self.workers = []
         with contextlib.suppress(OSError):
             os.close(self.fd)
         self.fd = -1
@@ -308,15 +321,19 @@ class Worker:
     """One process, as its parent sees it."""
 
     def __init__(self, board: int, job: Job):
-        self.job, self.began = job, False
+        self.job = job
+        self.made: set[int] = set()
+        """groups whose environments are known to be made"""
         self.waiting: list[int] = []
         """groups whose orders it has not answered, in order"""
         ours, theirs = _pair()
         lifeline, self._alive = os.pipe()
         self._stacks = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         files = (theirs, lifeline, board, self._stacks.fileno())
+        # That a parent dies is told when the thread that started the worker ends.
+        told = threading.current_thread() is threading.main_thread()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, _path(), *map(str, files)],
+            [sys.executable, "-P", "-c", START, _path(), *map(str, files), str(int(told))],
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             env=_environment(),
@@ -335,12 +352,24 @@ class Worker:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(ORDER.pack(kind, t or 0, group))
 
+    def speaks(self, patience: float) -> bool:
+        """Within so many seconds; also if it has died, since its pipe may be held open by what its
+        environments have started.
+        """
+        deadline = time.monotonic() + patience
+        while not self.pipe.poll(max(min(deadline - time.monotonic(), 0.5), 0.0)):
+            if self.process.poll() is not None and not self.pipe.poll():
+                raise EOFError
+            if time.monotonic() >= deadline:
+                return False
+        return True
+
     def end(self, *, hangs: bool) -> tuple[str, str]:
         """Kill it if need be; how it ended, and the stacks that it left."""
         if hangs:
             with contextlib.suppress(OSError):
                 self.process.send_signal(signal.SIGUSR1)
-            time.sleep(0.2)  # it writes its stacks
+            self._stacks_written()
         else:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1.0)
@@ -348,11 +377,19 @@ class Worker:
         self._kill()
         what = f"exit code {code}"
         if code is not None and code < 0:
-            what = f"signal {signal.Signals(-code).name}"
+            what = f"signal {_name(-code)}"
         self._stacks.seek(0)
         stacks = self._stacks.read().decode(errors="replace")
         self._give_back()
         return what, stacks
+
+    def _stacks_written(self) -> None:
+        size = 0
+        for _ in range(20):
+            time.sleep(0.1)
+            before, size = size, os.fstat(self._stacks.fileno()).st_size
+            if before == size > 0 or self.process.poll() is not None:
+                break
 
     def close(self, deadline: float) -> None:
         """Wait for it to end until then, or end it."""
@@ -380,9 +417,32 @@ def _pair() -> tuple[int, int]:
     return one.detach(), other.detach()
 
 
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the many without a name
+        return str(number)
+
+
 def _path() -> str:
-    """What can be imported here can be imported there."""
-    return json.dumps([str(Path.cwd()) if entry == "" else entry for entry in sys.path])
+    """What can be imported here can be imported there, also what was before ``os.chdir``."""
+    path = [entry for entry in sys.path if isinstance(entry, str)]  # as Python does, others are not
+    found = [str(Path(entry or ".").absolute()) for entry in path]
+    return json.dumps(list(dict.fromkeys([*found, *_homes(found)])))
+
+
+def _homes(known: list[str]) -> list[str]:
+    """Folders that imported modules came from, and that are not on the path any more."""
+    homes = {}
+    for name, module in list(sys.modules.items()):
+        spec: Any = getattr(module, "__spec__", None)
+        if "." in name or type(getattr(spec, "loader", None)) is not SourceFileLoader:
+            continue
+        file = Path(spec.origin)
+        home = str(file.parent.parent if spec.submodule_search_locations else file.parent)
+        if home not in known and spec.name == name:
+            homes[home] = True
+    return list(homes)
 
 
 def _environment() -> dict[str, str]:

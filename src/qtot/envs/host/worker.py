@@ -14,12 +14,13 @@ import signal
 import struct
 import sys
 import threading
-import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from qtot.envs.host.base import HostEnv
 from qtot.envs.host.board import mapped
-from qtot.envs.host.player import Failure, GaveUpError, Player
+from qtot.envs.host.player import Failure, Player
 from qtot.envs.spec import EnvSpec
 
 BEGIN, SLOT, QUIT = b"B", b"S", b"Q"
@@ -44,30 +45,37 @@ class Job(NamedTuple):
     again: bool
 
 
-def main(orders: int, lifeline: int, board: int, stacks: int) -> None:
-    """Serve until told to end; the numbers are of open files."""
+def main(orders: int, lifeline: int, board: int, stacks: int, told: int) -> None:
+    """Serve until told to end; the numbers are of open files, the last one says whether the system
+    is to tell of the parent's death.
+    """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    _die_with_parent(lifeline)
+    _die_with_parent(lifeline, told=bool(told))
+    for fd in (orders, lifeline, board, stacks):
+        os.set_inheritable(fd, False)  # not for what environments start
     faulthandler.enable(stacks)  # a crash leaves its stack where the parent reads it
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
     parent = Connection(orders)
     try:
         job: Job = pickle.loads(parent.recv_bytes())
-        _serve(parent, job, board)
+        try:
+            make = pickle.loads(job.make)
+        except BaseException as error:  # a module of the user's may do anything
+            parent.send_bytes(BROKEN + pickle.dumps(Failure.of(error, ())))
+            return
+        _serve(parent, job, make, board)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except BaseException as error:
-        what = str(error) if isinstance(error, GaveUpError) else f"{type(error).__name__}: {error}"
-        told = Failure((), what.splitlines()[0] if what else "", traceback.format_exc())
-        parent.send_bytes(BROKEN + pickle.dumps(told))
+        parent.send_bytes(BROKEN + pickle.dumps(Failure.of(error, ())))
 
 
-def _serve(parent: Connection, job: Job, board: int) -> None:
+def _serve(parent: Connection, job: Job, make: Callable[[], HostEnv], board: int) -> None:
     def told(failure: Failure) -> None:
         parent.send_bytes(FAILED + pickle.dumps(failure))
 
     player = Player(
-        pickle.loads(job.make),
+        make,
         job.spec,
         mapped(board, job.spec, job.slots, job.n),
         [e for group in job.groups for e in group],
@@ -86,11 +94,11 @@ def _serve(parent: Connection, job: Job, board: int) -> None:
         parent.send_bytes(DONE)
 
 
-def _die_with_parent(lifeline: int) -> None:
+def _die_with_parent(lifeline: int, *, told: bool) -> None:
     """Also in the middle of a step that never returns. Nobody writes to the lifeline: that it ends
     says that the parent has.
     """
-    if sys.platform == "linux":
+    if told and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for steps that hold the lock
 
     def wait() -> None:
