@@ -23,6 +23,8 @@ class Engine(Protocol):
     """``start → chunk → chunk → ...``, and greedy episodes in between."""
 
     program: Program
+    init: Any
+    """the program that makes the state, traced"""
     compile_s: float
     """seconds spent waiting for programs so far"""
 
@@ -36,7 +38,11 @@ class Engine(Protocol):
         ...
 
     def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
-        """Go on until every seed has taken ``until`` steps; the state is given away."""
+        """Go on until every seed has taken ``until`` steps; the state is given away.
+
+        Raises:
+            QtotError: the environments fail again and again; the state is still the caller's.
+        """
         ...
 
     def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:

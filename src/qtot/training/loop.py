@@ -4,8 +4,9 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
+from qtot.errors import QtotError
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.compile import traced_init
@@ -44,7 +46,8 @@ def run_training(
         quiet: print nothing.
 
     Raises:
-        QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written.
+        QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written;
+            environments fail again and again, and the parameters reached so far have been saved.
         KeyboardInterrupt: after the parameters reached so far have been saved.
     """
     with together():
@@ -52,8 +55,23 @@ def run_training(
         world = World.open(config.env if env is None else env, config.host)
         program = Program.make(world.in_graph, config)
         init = traced_init(program)
-        spec, memory = world.spec, check_memory(program, init.out_info)
+        memory = check_memory(program, init.out_info)
         engine = world.engine(program, init)
+    with contextlib.closing(engine):
+        return _trained(engine, config, out, world, memory, quiet=quiet)
+
+
+def _trained(
+    engine: Engine,
+    config: TrainConfig,
+    out: Path,
+    world: World,
+    memory: dict[str, int],
+    *,
+    quiet: bool,
+) -> RunFolder:
+    """The folder, the header, and the run."""
+    program, spec = engine.program, world.spec
     device = device_facts() | {"mesh": dict(program.mesh.shape)}
     facts = {
         "config": config.to_dict(),
@@ -67,7 +85,7 @@ def run_training(
     }
     with together():
         folder = create_folder(out, facts, config, spec)
-    online = init.out_info.seeds.train.online
+    online = engine.init.out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet or not leads())
     display.header(
@@ -119,12 +137,6 @@ class Training:
 
     def run(self) -> None:
         """Train all seeds to their last step."""
-        try:
-            self._run()
-        finally:
-            self.engine.close()
-
-    def _run(self) -> None:
         config, evaluation, engine = self.config, self.config.evaluation, self.engine
         self.display.say("compiling ...")
         state = engine.start()
@@ -139,7 +151,8 @@ class Training:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
-                state, progress = engine.chunk(state, until)
+                with self._saving(state):
+                    state, progress = engine.chunk(state, until)
                 spent = time.perf_counter() - began
                 if opening is not None:
                     played = self._evaluate(opening, 0, evaluation.episodes)
@@ -172,7 +185,8 @@ class Training:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""
         at_once = self.config.evaluation.episodes
         parts, train = -(-episodes // at_once), state.seeds.train
-        played = [self.engine.evaluate(train, steps, part) for part in range(parts)]
+        with self._saving(state):
+            played = [self.engine.evaluate(train, steps, part) for part in range(parts)]
         means = {f"eval/{k}": np.mean([p[k] for p in played], axis=0) for k in played[0]}
         return {**means, "eval/episodes": np.full(self.config.seeds, parts * at_once)}
 
@@ -233,6 +247,16 @@ class Training:
             self.best[row["seed"]] = row
             return True
         return False
+
+    @contextlib.contextmanager
+    def _saving(self, state: RunState) -> Iterator[None]:
+        """Around what environments may end: the parameters so far are saved first."""
+        try:
+            yield
+        except QtotError:
+            self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
+            self.display.say(f"the parameters so far are in {self.folder.path}")
+            raise
 
     def _save(self, train: TrainState, which: Which, seeds: Iterable[int]) -> None:
         """The networks and the statistics that belong to them."""

@@ -17,8 +17,10 @@ from jaxtyping import Array, Float
 
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs.host.base import HostEnv
+from qtot.envs.host.player import Failure
 from qtot.envs.host.pool import Pool, make_pool, worker_count
 from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError
 from qtot.evaluation.episodes import summarise
 from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
 from qtot.training.collect import Actors, Tally
@@ -46,6 +48,8 @@ class OnHost:
         self.compiled: dict[str, Future[Compiled]] = {}
         self.pools: dict[str, Pool] = {}
         self.said = False
+        self.broken: QtotError | None = None
+        """what the next chunk raises"""
         self.learn_s = 0.0
 
     @property
@@ -56,9 +60,9 @@ class OnHost:
         where = f"{many} worker process{'es' * (many > 1)}" if many else "this process"
         return f"{n} environments in {where} · episodes are cut after {self.spec.episode_limit}"
 
-    def start(self) -> RunState:
-        """Begin the workers, and build the programs meanwhile."""
-        began, program, config = time.perf_counter(), self.program, self.program.config
+    def begin(self) -> None:
+        """Begin the workers, which make their environments meanwhile."""
+        program, config = self.program, self.program.config
         pool = self.pools["train"] = make_pool(
             self.make,
             self.spec,
@@ -71,6 +75,11 @@ class OnHost:
         self.gatherer = Gatherer(
             pool, program.collector, seeds=config.seeds, seed=config.seed, groups=self.groups
         )
+
+    def start(self) -> RunState:
+        """Begin the workers, and build the programs meanwhile."""
+        began, program, config = time.perf_counter(), self.program, self.program.config
+        self.begin()
         with no_collections():
             shapes = placed(program, self.init.out_info)
             init = compiling(self.init.lower(), runs_once=True)
@@ -117,12 +126,20 @@ class OnHost:
         return program.spread(each, specs, P(SEED, None, None, DATA))(keys, iteration)
 
     def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
-        """Rollouts and learning in turns."""
+        """Rollouts and learning in turns. What ends a run is raised while ``state`` is still whole:
+        if something was learned before, that is returned, and the next call raises.
+        """
+        if self.broken is not None:
+            raise self.broken
         sums: Any = None
         while self.steps.min() < until:
-            noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
-            gathered = self.gatherer.gather(self.act, self._policies(state), self.steps, noise)
-            self._hear(self.pools["train"])
+            try:
+                gathered = self.collected(state)
+            except QtotError as error:
+                if sums is None:
+                    raise
+                self.broken = error
+                break
             began = time.perf_counter()
             state, progress = self.compiled["learn"].result()(state, gathered)
             progress = jax.tree.map(np.asarray, progress)
@@ -131,6 +148,17 @@ class OnHost:
             self.iteration += 1
             sums = progress if sums is None else jax.tree.map(np.add, sums, progress)
         return state, sums
+
+    def collected(self, state: RunState) -> Gathered:
+        """The next rollout.
+
+        Raises:
+            QtotError: the environments fail again and again.
+        """
+        noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
+        gathered = self.gatherer.gather(self.act, self._policies(state), self.steps, noise)
+        self._hear(self.pools["train"].failures)
+        return gathered
 
     def _policies(self, state: RunState) -> PolicyParams:
         """Of all seeds, on one device, where acting is quick."""
@@ -148,7 +176,7 @@ class OnHost:
             self.pools["evaluate"] = make_pool(
                 self.make,
                 self.spec,
-                config.host,
+                config.host_here,
                 slots=SLOTS,
                 n=min(episodes, most),
                 groups=1,
@@ -166,7 +194,7 @@ class OnHost:
                 salt=(config.seed + i, steps, part),
             )
             means.append(summarise(played))
-        self._hear(pool)
+        self._hear(pool.failures)
         return {k: np.array([m[k] for m in means]) for k in means[0]}
 
     def split(self, state: RunState, left_s: float) -> dict[str, float] | None:
@@ -174,12 +202,17 @@ class OnHost:
         if self.said:
             return None
         self.said = True
-        seconds = {**self.gatherer.seconds, "learner": self.learn_s}
+        seconds = {**self.seconds, "learner": self.learn_s}
         names = ("environment", "policy", "transfer", "learner")
-        return {k: seconds.get(k, 0.0) / sum(seconds.values()) for k in names}
+        return {k: seconds[k] / sum(seconds.values()) for k in names if k in seconds}
 
-    def _hear(self, pool: Pool) -> None:
-        for failure in pool.failures:
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By the part of collecting that was waited for."""
+        return self.gatherer.seconds
+
+    def _hear(self, failures: list[Failure]) -> None:
+        for failure in failures:
             self.failed += 1
             lost = len([e for e in failure.envs if e >= 0])
             said = f"{failure.what}; {lost} episode{'s' * (lost != 1)} discarded, going on"
@@ -187,7 +220,7 @@ class OnHost:
                 said += "\n" + failure.traceback.rstrip()
             self.news.append(said)
             self.discarded += lost
-        pool.failures.clear()
+        failures.clear()
 
     def told(self) -> list[str]:
         """Environments and workers that failed."""
