@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -56,7 +57,9 @@ class Cluster:
                 "machine of the cluster, with auto"
             )
         try:
-            with _own_signals():
+            with _own_signals(), warnings.catch_warnings():
+                # Its servers are started by a fork, which JAX warns of, and another program.
+                warnings.simplefilter("ignore")
                 self.ray.init(
                     address=address or "local",
                     include_dashboard=None if address else False,

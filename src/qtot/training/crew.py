@@ -37,6 +37,8 @@ class Member:
     """answers once it is there and its environments can be made; then None"""
     playing: Any = None
     """its next rollout; None where it was asked for none"""
+    given: Any = None
+    """with which policies"""
     where: str = "a machine of the cluster"
     since: float = 0.0
     """when it was there, or was asked last"""
@@ -69,10 +71,10 @@ class Crew:
         self.members = [Member(place) for place in range(many)]
         self.ready: deque[Any] = deque()
         """rollouts that were brought and not taken, in order of arrival"""
-        self.failures: list[Failure] = []
+        self.failures = list[Failure]()
         self.seconds = {"environment": 0.0, "transfer": 0.0}
         """by what was waited for"""
-        self.given: tuple[Any, Any] | None = None
+        self.given: tuple[Any, ...] = ()
         """policies, and the steps that go with them"""
         for member in self.members:
             self._hire(member)
@@ -81,6 +83,8 @@ class Crew:
         """What rollouts are played with that begin from now on."""
         began = time.perf_counter()
         self.given = self.ray.put(list(leaves)), env_steps.copy()
+        if not self.ahead:
+            self.ready.clear()
         self.seconds["transfer"] += time.perf_counter() - began
 
     def take(self) -> list[Any]:
@@ -105,8 +109,8 @@ class Crew:
             if not hang and time.monotonic() - began > patience:
                 raise QtotError(
                     f"none of {many} Ray actors could be begun within {patience:g} s: the cluster "
-                    f"has {self._free()} CPUs free, and an actor needs one; add machines, use fewer "
-                    "--host.workers, or be more patient with --host.timeout-s"
+                    f"has {self._free()} CPUs free, and an actor needs one; add machines, or be "
+                    "more patient with --host.timeout-s"
                 )
 
     def _ask(self, many: int) -> None:
@@ -116,7 +120,7 @@ class Crew:
             at_work = sum(m.playing is not None and m.making is None for m in self.members)
             idle = idle[: max(many - len(self.ready) - at_work, 0)]
         for member in idle:
-            member.playing = member.actor.gather.remote(*self.given)
+            member.playing, member.given = member.actor.gather.remote(*self.given), self.given
             member.since = time.monotonic()
 
     def _hear(self) -> bool:
@@ -154,7 +158,8 @@ class Crew:
         if brought.broken:
             raise QtotError(f"Ray actor {member.place} ({member.where}): {brought.broken}")
         member.strikes = 0
-        self.ready.append(brought.rollout)
+        if self.ahead or member.given is self.given:
+            self.ready.append(brought.rollout)
 
     def _lose(self, member: Member, what: str, trace: str) -> None:
         """Its rollout is dropped, and another actor takes the place.

@@ -136,6 +136,6 @@ def _pickled(make: Callable[[], HostEnv]) -> bytes:
         return cloudpickle.dumps(make)
     except Exception as error:
         raise QtotError(
-            f"the environment's factory cannot be sent to Ray actors ({error}); keep what cannot be "
-            "copied out of it (open files, locks)"
+            f"the environment's factory cannot be sent to Ray actors ({error}); keep what cannot "
+            "be copied out of it (open files, locks)"
         ) from None
