@@ -190,12 +190,15 @@ def test_actors_divide_the_environments(workers: int, cpus: int, expected: int):
 
 def test_what_cannot_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = ray_config()
-    with pytest.raises(QtotError, match="host.workers 0"):
+    with pytest.raises(QtotError, match=r"host\.workers 0"):
         validate(replace(config, host=HostConfig(workers=0)))
+    away = replace(config, ray_address="127.0.0.1:9")
+    with pytest.raises(QtotError, match=r"cannot join Ray at 127\.0\.0\.1:9: .*--ray-address"):
+        train_config(away, tmp_path / "c", quiet=True)
     with pytest.raises(QtotError, match="ray_address 'auto' is for --collectors ray"):
         validate(replace(config, collectors="local", ray_address="auto"))
     in_graph = replace(small_config("probe/chain"), collectors="ray")
-    with pytest.raises(QtotError, match="probe/chain is written in JAX.*--hosts"):
+    with pytest.raises(QtotError, match=r"probe/chain is written in JAX.*--hosts"):
         train_config(in_graph, tmp_path / "a", quiet=True)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(QtotError, match=r"pip install 'qtot\[ray\]'"):
@@ -272,12 +275,14 @@ def test_a_task_is_learned_through_two_actors_and_nothing_stays(tmp_path: Path, 
 
 
 @pytest.fixture
-def cluster(mark: str) -> Iterator[Any]:
+def cluster(mark: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head that steps nothing, and two machines; on the loopback device only."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from ray.cluster_utils import Cluster
 
+    # Ray would look for the loopback device's address at that of another.
+    monkeypatch.setattr("ray._private.services.get_node_ip_address", lambda *_: "127.0.0.1")
     here = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **here})
     made.nodes = [made.add_node(num_cpus=1, **here) for _ in range(2)]
@@ -291,9 +296,9 @@ def cluster(mark: str) -> Iterator[Any]:
 @needs("ray")
 @pytest.mark.filterwarnings("ignore")
 def test_on_a_cluster(tmp_path: Path, cluster: Any):
-    """In one test, for a cluster takes long to start: the update ratio does not depend on the number
-    of actors; a machine is lost while a run goes on, and its actor begins anew on another; when no
-    machine is left, the run ends and is saved.
+    """In one test, for a cluster takes long to start: the update ratio does not depend on how many
+    actors there are; a machine is lost while a run goes on, and its actor begins anew on another;
+    where there is no place for any, the run ends and is saved.
     """
     import ray
 
@@ -323,7 +328,7 @@ def test_on_a_cluster(tmp_path: Path, cluster: Any):
     holders = [held.remote() for _ in range(2)]
     ray.get([holder.there.remote() for holder in holders])
     config = replace(config, host=replace(config.host, timeout_s=0.5))
-    with pytest.raises(QtotError, match="none of 2 Ray actors could be begun within 2.5 s"):
+    with pytest.raises(QtotError, match=r"none of 2 Ray actors could be begun within 2\.5 s"):
         train_config(config, tmp_path / "none", quiet=True)
     assert (tmp_path / "none" / "params" / "seed-0" / "last.npz").is_file()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # which Ray would send to its makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning for everyone
 }
+ANSWER = 10.0
+"""seconds that a cluster may take to be there"""
 
 
 def installed() -> ModuleType:
@@ -57,6 +60,8 @@ class Cluster:
                 "machine of the cluster, with auto"
             )
         try:
+            if address:
+                _someone_answers(address)
             with _own_signals(), warnings.catch_warnings():
                 # Its servers are started by a fork, which JAX warns of, and another program.
                 warnings.simplefilter("ignore")
@@ -90,6 +95,21 @@ class Cluster:
             self.ours = False
             with _own_signals():
                 self.ray.shutdown()
+
+
+def _someone_answers(address: str) -> None:
+    """Ray itself tries for minutes.
+
+    Raises:
+        Exception: of many kinds; nobody does.
+    """
+    from ray._private import services
+
+    found = services.canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ConnectionError("no cluster runs on this machine ('ray start' begins one)")
+    host, _, port = found.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
 
 
 @contextlib.contextmanager
