@@ -276,7 +276,7 @@ def test_a_task_is_learned_through_two_actors_and_nothing_stays(tmp_path: Path, 
 
 @pytest.fixture
 def cluster(mark: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head that steps nothing, and two machines; on the loopback device only."""
+    """A head that steps nothing, and three machines; on the loopback device only."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from ray.cluster_utils import Cluster
@@ -285,7 +285,7 @@ def cluster(mark: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("ray._private.services.get_node_ip_address", lambda *_: "127.0.0.1")
     here = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **here})
-    made.nodes = [made.add_node(num_cpus=1, **here) for _ in range(2)]
+    made.nodes = [made.add_node(num_cpus=1, **here) for _ in range(3)]
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
     yield made
     ray.shutdown()
@@ -313,16 +313,16 @@ def test_on_a_cluster(tmp_path: Path, cluster: Any):
     assert ray.is_initialized()  # it was not ours
 
     slow = partial(Agree, pause=0.002)
-    new = threading.Timer(3.0, lambda: cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1"))
-    loss = threading.Timer(8.0, lambda: cluster.remove_node(cluster.nodes[0], allow_graceful=False))
+    loss = threading.Thread(
+        target=lose_a_machine, args=(cluster, tmp_path / "lossy" / "metrics.jsonl")
+    )
     config = ray_config(steps=8_000, log_every=500)
-    for timer in (new, loss):
-        timer.start()
+    loss.start()
     (row,) = train_config(config, tmp_path / "lossy", env=slow, quiet=True).result()
-    for timer in (new, loss):
-        timer.join()
+    loss.join()
     assert row["env_steps"] >= 8_000
-    assert row["env_failures"] == 1 and row["discarded_episodes"] == 4
+    assert row["discarded_episodes"] == 4
+    assert row["env_failures"] >= 1  # more, if Ray tries the lost machine again
 
     held = ray.remote(num_cpus=1)(Holder)
     holders = [held.remote() for _ in range(2)]
@@ -331,6 +331,17 @@ def test_on_a_cluster(tmp_path: Path, cluster: Any):
     with pytest.raises(QtotError, match=r"none of 2 Ray actors could be begun within 2\.5 s"):
         train_config(config, tmp_path / "none", quiet=True)
     assert (tmp_path / "none" / "params" / "seed-0" / "last.npz").is_file()
+
+
+def lose_a_machine(cluster: Any, metrics: Path) -> None:
+    """The first on which an actor is, once it plays."""
+    from ray._private.state import available_resources_per_node
+
+    while not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.2)
+    free = available_resources_per_node()
+    used = [node for node in cluster.nodes if free[node.node_id].get("CPU", 0) < 1]
+    cluster.remove_node(used[0], allow_graceful=False)
 
 
 class Holder:

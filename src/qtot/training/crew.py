@@ -44,6 +44,8 @@ class Member:
     """when it was there, or was asked last"""
     strikes: int = 0
     """failures since its last rollout"""
+    rest: float = 0.0
+    """until when the place stays empty: a cluster takes a while to notice that a machine is gone"""
 
 
 class Crew:
@@ -76,8 +78,7 @@ class Crew:
         """by what was waited for"""
         self.given: tuple[Any, ...] = ()
         """policies, and the steps that go with them"""
-        for member in self.members:
-            self._hire(member)
+        self._hire()
 
     def publish(self, leaves: Sequence[np.ndarray], env_steps: np.ndarray) -> None:
         """What rollouts are played with that begin from now on."""
@@ -96,6 +97,7 @@ class Crew:
         """
         many, began, patience = len(self.members), time.monotonic(), MAKING * self.config.timeout_s
         while True:
+            self._hire()
             self._ask(many)
             if len(self.ready) >= many:
                 return [self.ready.popleft() for _ in range(many)]
@@ -115,7 +117,7 @@ class Crew:
 
     def _ask(self, many: int) -> None:
         """Give work to those without: all of them, or no more than will be taken."""
-        idle = [m for m in self.members if m.playing is None]
+        idle = [m for m in self.members if m.actor is not None and m.playing is None]
         if not self.ahead:
             at_work = sum(m.playing is not None and m.making is None for m in self.members)
             idle = idle[: max(many - len(self.ready) - at_work, 0)]
@@ -126,8 +128,11 @@ class Crew:
     def _hear(self) -> bool:
         """Wait for news; whether there were any."""
         waited = {m.making or m.playing: m for m in self.members if m.making or m.playing}
-        began = time.perf_counter()
-        done, _ = self.ray.wait(list(waited), num_returns=1, timeout=LOOK)
+        began, done = time.perf_counter(), []
+        if waited:
+            done, _ = self.ray.wait(list(waited), num_returns=1, timeout=LOOK)
+        else:
+            time.sleep(LOOK)
         if done:  # and whoever else has come in the meantime
             done, _ = self.ray.wait(list(waited), num_returns=len(waited), timeout=0)
         self.seconds["environment"] += time.perf_counter() - began
@@ -167,7 +172,7 @@ class Crew:
         Raises:
             QtotError: too many were lost there in a row.
         """
-        running = range(self.job.envs * self.job.config.seeds)
+        running = range(self.job.envs * self.job.config.seeds if member.making is None else 0)
         told = f"Ray actor {member.place} on {member.where} was lost: {what}"
         self.failures.append(Failure((-1, *running), told, trace))
         member.strikes += 1
@@ -179,16 +184,21 @@ class Crew:
             )
         self._end(member)
         member.life += 1
-        self._hire(member)
+        member.rest = time.monotonic() + 2.0 ** (member.strikes - 1)
 
-    def _hire(self, member: Member) -> None:
-        job = self.job._replace(place=member.place, life=member.life)
-        member.actor, member.where = self.kind.remote(job), "a machine of the cluster"
-        member.making, member.playing = member.actor.where.remote(), None
+    def _hire(self) -> None:
+        """Begin an actor in every place that is empty, and has been for long enough."""
+        now = time.monotonic()
+        for member in self.members:
+            if member.actor is None and now >= member.rest:
+                job = self.job._replace(place=member.place, life=member.life)
+                member.actor, member.where = self.kind.remote(job), "a machine of the cluster"
+                member.making = member.actor.where.remote()
 
     def _end(self, member: Member) -> None:
+        actor, member.actor, member.making, member.playing = member.actor, None, None, None
         with contextlib.suppress(Exception):
-            self.ray.kill(member.actor)
+            self.ray.kill(actor)
 
     def _free(self) -> int:
         return int(self.ray.available_resources().get("CPU", 0))
@@ -198,7 +208,7 @@ class Crew:
         if not self.ray.is_initialized():
             return
         with contextlib.suppress(Exception):
-            bye = [m.actor.close.remote() for m in self.members if not m.making]
+            bye = [m.actor.close.remote() for m in self.members if m.actor and not m.making]
             if bye:
                 self.ray.wait(bye, num_returns=len(bye), timeout=FAREWELL)
         for member in self.members:
