@@ -324,6 +324,12 @@ def test_on_a_cluster(tmp_path: Path, cluster: Any):
     assert row["discarded_episodes"] == 4
     assert row["env_failures"] >= 1  # more, if Ray tries the lost machine again
 
+    class Holder:
+        """Takes a CPU."""
+
+        def there(self) -> bool:
+            return True
+
     held = ray.remote(num_cpus=1)(Holder)
     holders = [held.remote() for _ in range(2)]
     ray.get([holder.there.remote() for holder in holders])
@@ -342,13 +348,6 @@ def lose_a_machine(cluster: Any, metrics: Path) -> None:
     free = available_resources_per_node()
     used = [node for node in cluster.nodes if free[node.node_id].get("CPU", 0) < 1]
     cluster.remove_node(used[0], allow_graceful=False)
-
-
-class Holder:
-    """Takes a CPU."""
-
-    def there(self) -> bool:
-        return True
 
 
 @needs("ray")
