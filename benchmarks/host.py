@@ -88,6 +88,11 @@ def resident(pids: list[int]) -> float:
     return kib / 1024
 
 
+def spent_on(engine: Any) -> dict[str, float]:
+    """Seconds of the training process so far, by what it waited for or did."""
+    return {**engine.seconds, "learner": engine.learn_s}
+
+
 def measure(name: str, envs: int, steps: int) -> dict[str, Any]:
     """Training speed with so many environments."""
     config = configure(
@@ -100,11 +105,11 @@ def measure(name: str, envs: int, steps: int) -> dict[str, Any]:
         state = engine.start()
         # Once the replay holds enough to learn from.
         state, _ = engine.chunk(state, (config.replay.warmup + envs) * world.spec.episode_limit)
-        before, taken = dict(engine.seconds), int(engine.steps.min())
+        before, taken = spent_on(engine), int(engine.steps.min())
         began = time.perf_counter()
         state, progress = engine.chunk(state, taken + steps)
         spent = time.perf_counter() - began
-        shares = {k: (engine.seconds[k] - before.get(k, 0.0)) / spent for k in engine.seconds}
+        shares = {k: (v - before.get(k, 0.0)) / spent for k, v in spent_on(engine).items()}
         pool = engine.pools["train"]
         workers = [worker.process.pid for worker in pool.workers]
         slots, n = pool.board.valid.shape

@@ -53,20 +53,16 @@ def gatherer_of(
     """On a pool of its own."""
     slots = spec.episode_limit + 1 if whole else slots
     learner = SimpleNamespace(n_agents=spec.n_agents, n_actions=spec.max_actions)
-    networks = SimpleNamespace(recurrent=[SimpleNamespace(memory_size=MEMORY)])
-    collector: Any = SimpleNamespace(
-        envs=envs, slots=slots, whole_episodes=whole, learner=learner, acting=lambda _: networks
-    )
+    collector: Any = SimpleNamespace(envs=envs, slots=slots, whole_episodes=whole, learner=learner)
     config = HostConfig(**{"failures": 10**6, "timeout_s": 60.0, **host})
     sizes = {"slots": slots, "n": envs * seeds, "groups": groups, "whole": whole}
     pool = make_pool(make, spec, config, **sizes)
-    return Gatherer(pool, collector, seeds=seeds, seed=seed, groups=groups)
+    return Gatherer(pool, collector, seeds=seeds, seed=seed, groups=groups, memory_size=MEMORY)
 
 
 def gather(gatherer: Gatherer, noise: np.ndarray) -> Gathered:
     """One rollout."""
-    policies: Any = SimpleNamespace(online=None)
-    return gatherer.gather(act, policies, np.zeros(gatherer.seeds), noise)
+    return gatherer.gather(act, [], np.zeros(gatherer.seeds), noise)
 
 
 def noise_for(gatherer: Gatherer, rollouts: int = 1) -> np.ndarray:

@@ -263,7 +263,7 @@ def _on_host(world: World, run: Run, episodes: int) -> Iterator[Play]:
     pool = make_pool(
         world.make,
         world.spec,
-        config.host,
+        config.host_here,
         slots=SLOTS,
         n=min(episodes, config.collect.envs),
         groups=1,

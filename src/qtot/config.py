@@ -80,6 +80,11 @@ class TrainConfig:
     keeps 10 bits of a factor's 23. A CPU knows float32 only"""
     log_every: int = 10_000
     """environment steps between rows of metrics.jsonl"""
+    collectors: Literal["local", "ray"] = "local"
+    """who steps environments written in Python: worker processes of this machine, or the actors of
+    a Ray cluster (needs qtot[ray])"""
+    ray_address: str = ""
+    """the Ray cluster to join: auto, or HOST:PORT; empty: one is started on this machine"""
     agent: AgentConfig = field(default_factory=AgentConfig)
     mixer: MixerConfig = field(default_factory=MixerConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -97,6 +102,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """For ``config.json``."""
         return asdict(self)
+
+    @property
+    def host_here(self) -> HostConfig:
+        """For environments that this machine steps; ``workers`` may count actors elsewhere."""
+        return self.host if self.collectors == "local" else replace(self.host, workers=-1)
 
 
 def products(config: TrainConfig) -> str:
@@ -169,12 +179,25 @@ def validate(config: TrainConfig) -> TrainConfig:
             f"replay.burn_in {replay.burn_in} with replay.sequences episodes: whole episodes start "
             "with an empty memory and need no burn-in; set it to 0, or use segments"
         )
+    _check_collectors(config)
     if replay.warmup > replay.capacity and config.data == "replay":
         raise QtotError(
             f"replay.warmup {replay.warmup} is more than replay.capacity {replay.capacity}, so "
             "learning would never start; make it smaller"
         )
     return config
+
+
+def _check_collectors(config: TrainConfig) -> None:
+    if config.collectors == "ray" and config.host.workers == 0:
+        raise QtotError(
+            "host.workers 0 steps environments in this process, and --collectors ray in actors; "
+            "give a number of actors, or -1 for one per CPU of the cluster"
+        )
+    if config.collectors == "local" and config.ray_address:
+        raise QtotError(
+            f"ray_address {config.ray_address!r} is for --collectors ray, got local; name both"
+        )
 
 
 def _check_agent(agent: AgentConfig) -> None:

@@ -3,7 +3,8 @@
 The ring holds, for each of E environments, R rows of ``stride`` slots. A whole episode is a row of
 T+1 slots. A segment is a row of T slots whose slot T is the first slot of the next row of the same
 environment; so the newest segment waits until its successor is written, and no sample crosses the
-write head.
+write head. Where rows need not follow each other, as from actors that come and go, a segment is a
+row of T+1 slots, too.
 """
 
 from __future__ import annotations
@@ -51,17 +52,21 @@ class Replay(NamedTuple):
         length: int,
         envs: int,
         whole_episodes: bool,
+        own_last: bool = False,
         shards: Shards = ALONE,
     ) -> Replay:
-        """A ring of at least ``capacity`` sequences of ``length`` transitions."""
+        """A ring of at least ``capacity`` sequences of ``length`` transitions; with ``own_last``,
+        segments have their slot T in their own row.
+        """
         if min(capacity, length, envs) < 1:
             raise QtotError(
                 "replay needs a capacity, a length and a number of environments of at least 1, "
                 f"got {capacity}, {length} and {envs}"
             )
-        rows = -(-capacity // envs) + (not whole_episodes)
-        stride = length + 1 if whole_episodes else length
-        return Replay(rows, stride, envs, not whole_episodes, shards)
+        overlap = not (whole_episodes or own_last)
+        rows = -(-capacity // envs) + overlap
+        stride = length + (not overlap)
+        return Replay(rows, stride, envs, overlap, shards)
 
     def init(self, slot: PyTree, start: SequenceStart) -> ReplayState:
         """Zeros, shaped after one example slot and start of one environment."""

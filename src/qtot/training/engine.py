@@ -23,6 +23,8 @@ class Engine(Protocol):
     """``start → chunk → chunk → ...``, and greedy episodes in between."""
 
     program: Program
+    init: Any
+    """the program that makes the state, traced"""
     compile_s: float
     """seconds spent waiting for programs so far"""
 

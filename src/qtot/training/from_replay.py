@@ -47,8 +47,10 @@ class FromReplay(NamedTuple):
         """Store the rollout, then spend the credit that it earns."""
         assert state.replay is not None
         collect, tally = self.parts.config.collect, rollout.tally
-        train = self.parts.counted(state, rollout)
-        replay = self.ring.add(state.replay, *self._stored(rollout.slots, rollout.start))
+        train, slots = self.parts.counted(state, rollout), rollout.slots
+        if len(slots.reward) < self.ring.stride:
+            slots = self.parts.with_last(key, state.actors, train, slots)
+        replay = self.ring.add(state.replay, *self._stored(slots, rollout.start))
         ready = self.ring.stored(replay) * collect.envs >= self.parts.config.replay.warmup
         unit = tally.transitions if collect.update_unit == "step" else tally.episodes
         credit = state.credit + jnp.where(ready, unit * collect.update_ratio, 0.0)

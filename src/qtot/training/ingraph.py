@@ -83,6 +83,7 @@ class Program(NamedTuple):
             length=length,
             envs=envs,
             whole_episodes=whole,
+            own_last=config.collectors == "ray",
             shards=shards,
         )
         return Program(config, learner, collector, ring, mesh)

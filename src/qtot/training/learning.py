@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from qtot.config import TrainConfig
 from qtot.core.learner import Learner, TrainState
-from qtot.training.collect import Collector
+from qtot.training.collect import Actors, Collector
 from qtot.training.state import Rollout, SeedState
-from qtot.types import PyTree
+from qtot.types import Key, PyTree, Slots
 
 CACHED = 170_000
 """numbers of a recurrent layer, over all slots of a piece, for which a core's cache (2 MB) is large
@@ -38,6 +38,12 @@ class Parts(NamedTuple):
         )
         steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
         return train._replace(env_steps=steps, stats=stats)
+
+    def with_last(self, key: Key, after: Actors, train: TrainState, slots: Slots) -> Slots:
+        """A piece of a stream ``[T, E, ...]`` and its slot T, which shows what came ``after``."""
+        epsilon = self.learner.epsilon(train.env_steps)
+        last = self.collector.peek(key, after, train.online, train.stats, epsilon)
+        return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), slots, last)
 
     def cut(self, picked: PyTree) -> PyTree:
         """Arrays over the sequences of an update, cut into pieces ``[pieces, B, ...]`` that fit

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -46,7 +47,8 @@ def run_training(
         quiet: print nothing.
 
     Raises:
-        QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written.
+        QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written;
+            environments fail again and again, and the parameters reached so far have been saved.
         KeyboardInterrupt: after the parameters reached so far have been saved.
     """
     with together():
@@ -54,8 +56,23 @@ def run_training(
         world = World.open(config.env if env is None else env, config.host)
         program = Program.make(world.in_graph, config)
         init = traced_init(program)
-        spec, memory = world.spec, check_memory(program, init.out_info)
+        memory = check_memory(program, init.out_info)
         engine = world.engine(program, init)
+    with contextlib.closing(engine):
+        return _trained(engine, config, out, world, memory, quiet=quiet)
+
+
+def _trained(
+    engine: Engine,
+    config: TrainConfig,
+    out: Path,
+    world: World,
+    memory: dict[str, int],
+    *,
+    quiet: bool,
+) -> RunFolder:
+    """The folder, the header, and the run."""
+    program, spec = engine.program, world.spec
     device = device_facts() | {"mesh": dict(program.mesh.shape)}
     facts = {
         "config": config.to_dict(),
@@ -69,7 +86,7 @@ def run_training(
     }
     with together():
         folder = create_folder(out, facts, config, spec)
-    online = init.out_info.seeds.train.online
+    online = engine.init.out_info.seeds.train.online
     sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
     display = Display(config, quiet=quiet or not leads())
     display.header(
@@ -121,12 +138,6 @@ class Training:
 
     def run(self) -> None:
         """Train all seeds to their last step."""
-        try:
-            self._run()
-        finally:
-            self.engine.close()
-
-    def _run(self) -> None:
         config, evaluation, engine = self.config, self.config.evaluation, self.engine
         self.display.say("compiling ...")
         state = engine.start()

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs.host.base import HostEnv
+from qtot.envs.host.player import Failure
 from qtot.envs.host.pool import Pool, make_pool, worker_count
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
@@ -44,10 +45,11 @@ class OnHost:
         self.groups = 2 if config.collect.envs % 2 == 0 else 1
         self.steps = np.zeros(config.seeds, np.int32)
         self.failed, self.discarded, self.news = 0, 0, list[str]()
-        self.gave_up: QtotError | None = None
         self.compiled: dict[str, Future[Compiled]] = {}
         self.pools: dict[str, Pool] = {}
         self.said = False
+        self.broken: QtotError | None = None
+        """what the next chunk raises"""
         self.learn_s = 0.0
 
     @property
@@ -58,9 +60,9 @@ class OnHost:
         where = f"{many} worker process{'es' * (many > 1)}" if many else "this process"
         return f"{n} environments in {where} · episodes are cut after {self.spec.episode_limit}"
 
-    def start(self) -> RunState:
-        """Begin the workers, and build the programs meanwhile."""
-        began, program, config = time.perf_counter(), self.program, self.program.config
+    def begin(self) -> None:
+        """Begin the workers, which make their environments meanwhile."""
+        program, config = self.program, self.program.config
         pool = self.pools["train"] = make_pool(
             self.make,
             self.spec,
@@ -70,15 +72,20 @@ class OnHost:
             groups=self.groups,
             whole=program.collector.whole_episodes,
         )
-        shape = self.init.out_info.seeds
+        memory = self.init.out_info.seeds.actors.memory
         self.gatherer = Gatherer(
             pool,
             program.collector,
             seeds=config.seeds,
             seed=config.seed,
             groups=self.groups,
-            memory_size=shape.actors.memory.shape[-1],
+            memory_size=memory.shape[-1],
         )
+
+    def start(self) -> RunState:
+        """Begin the workers, and build the programs meanwhile."""
+        began, program, config = time.perf_counter(), self.program, self.program.config
+        self.begin()
         with no_collections():
             shapes = placed(program, self.init.out_info)
             init = compiling(self.init.lower(), runs_once=True)
@@ -86,7 +93,9 @@ class OnHost:
             learn = jax.jit(self.learn, donate_argnums=0).lower(shapes, rollout)
             self.compiled["learn"] = compiling(learn)
             self.noise = jax.jit(self._noise)
-            self.act = act_program(program.collector, PolicyParams.of(shape.train), config.seeds)
+            self.act = act_program(
+                program.collector, PolicyParams.of(self.init.out_info.seeds.train), config.seeds
+            )
             state = jax.block_until_ready(init.result()(np.int32(config.seed)))
         self.keys = jax.tree.map(jnp.copy, state.seeds.key)
         self.iteration = 0
@@ -125,23 +134,20 @@ class OnHost:
         return program.spread(each, specs, P(SEED, None, None, DATA))(keys, iteration)
 
     def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
-        """Rollouts and learning in turns. Where environments give up, it is ended early, so that
-        what was learned is not lost; the next call raises.
+        """Rollouts and learning in turns. What ends a run is raised while ``state`` is still whole:
+        if something was learned before, that is returned, and the next call raises.
         """
+        if self.broken is not None:
+            raise self.broken
         sums: Any = None
         while self.steps.min() < until:
-            if self.gave_up is not None:
-                raise self.gave_up
-            noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
             try:
-                gathered = self.gatherer.gather(self.act, self._leaves(state), self.steps, noise)
+                gathered = self.collected(state)
             except QtotError as error:
-                self.gave_up = error
                 if sums is None:
                     raise
+                self.broken = error
                 break
-            finally:
-                self._hear(self.pools["train"])
             began = time.perf_counter()
             state, progress = self.compiled["learn"].result()(state, gathered)
             progress = jax.tree.map(np.asarray, progress)
@@ -150,6 +156,18 @@ class OnHost:
             self.iteration += 1
             sums = progress if sums is None else jax.tree.map(np.add, sums, progress)
         return state, sums
+
+    def collected(self, state: RunState) -> Gathered:
+        """The next rollout.
+
+        Raises:
+            QtotError: the environments fail again and again.
+        """
+        noise = np.asarray(self.noise(self.keys, np.int32(self.iteration)))
+        try:
+            return self.gatherer.gather(self.act, self._leaves(state), self.steps, noise)
+        finally:
+            self._hear(self.pools["train"].failures)
 
     def _leaves(self, state: RunState) -> Leaves:
         """Of the policies of all seeds, on one device, where acting is quick."""
@@ -168,7 +186,7 @@ class OnHost:
             self.pools["evaluate"] = make_pool(
                 self.make,
                 self.spec,
-                config.host,
+                config.host_here,
                 slots=SLOTS,
                 n=min(episodes, most),
                 groups=1,
@@ -188,7 +206,7 @@ class OnHost:
                 )
                 means.append(summarise(played))
         finally:
-            self._hear(pool)
+            self._hear(pool.failures)
         return {k: np.array([m[k] for m in means]) for k in means[0]}
 
     def split(self, state: RunState, left_s: float) -> dict[str, float] | None:
@@ -196,17 +214,17 @@ class OnHost:
         if self.said:
             return None
         self.said = True
-        return {k: spent / sum(self.seconds.values()) for k, spent in self.seconds.items()}
+        seconds = {**self.seconds, "learner": self.learn_s}
+        names = ("environment", "policy", "transfer", "learner")
+        return {k: seconds[k] / sum(seconds.values()) for k in names if k in seconds}
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By what the training process waited for, or did."""
-        spent = self.gatherer.seconds
-        names = ("environment", "policy", "transfer")
-        return {k: spent[k] for k in names} | {"learner": self.learn_s}
+        """By the part of collecting that was waited for."""
+        return self.gatherer.seconds
 
-    def _hear(self, pool: Pool) -> None:
-        for failure in pool.failures:
+    def _hear(self, failures: list[Failure]) -> None:
+        for failure in failures:
             self.failed += 1
             lost = len([e for e in failure.envs if e >= 0])
             said = f"{failure.what}; {lost} episode{'s' * (lost != 1)} discarded, going on"
@@ -214,7 +232,7 @@ class OnHost:
                 said += "\n" + failure.traceback.rstrip()
             self.news.append(said)
             self.discarded += lost
-        pool.failures.clear()
+        failures.clear()
 
     def told(self) -> list[str]:
         """Environments and workers that failed."""

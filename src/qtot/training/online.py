@@ -62,9 +62,7 @@ class Online(NamedTuple):
         if self.parts.collector.whole_episodes:
             memory = train.online.initial_memory(start.prev_action.shape[0])
             return Batch(slots, start._replace(memory=memory))
-        epsilon = self.parts.learner.epsilon(train.env_steps)
-        last = self.parts.collector.peek(key, after, train.online, train.stats, epsilon)
-        return Batch(jax.tree.map(lambda x, y: jnp.concatenate([x, y]), slots, last), start)
+        return Batch(self.parts.with_last(key, after, train, slots), start)
 
     def deal(self, key: Key) -> Int[Array, "parts E"]:
         """The environments in random order, dealt to minibatches: of every shard equally many."""

@@ -49,8 +49,16 @@ class World(NamedTuple):
         """What will train.
 
         Raises:
-            QtotError: several hosts are to share environments that are processes of one.
+            QtotError: several hosts are to share environments that are processes of one, or Ray's
+                actors those that are no processes; there is no Ray, or it cannot be reached.
         """
+        ray = program.config.collectors == "ray"
+        if self.make is None and ray:
+            raise QtotError(
+                f"--collectors ray is for environments that Python steps; {self.spec.name} is "
+                "written in JAX, and steps in the learner's program: for several machines take "
+                "--hosts"
+            )
         if self.make is None:
             return InGraph(program, init)
         if jax.process_count() > 1:
@@ -58,4 +66,8 @@ class World(NamedTuple):
                 f"--hosts trains on environments written in JAX; {self.spec.name} is stepped by "
                 "Python, for which several machines take --collectors ray"
             )
+        if ray:
+            from qtot.training.onray import OnRay
+
+            return OnRay(program, init, self.make, self.spec)
         return OnHost(program, init, self.make, self.spec)

@@ -25,10 +25,11 @@ class HostConfig:
     """scalars of the environment's info to report at the end of an episode, such as success"""
     workers: int = -1
     """processes that step them; -1: one per core; 0: none, they are stepped in this process, where
-    a debugger reaches them"""
+    a debugger reaches them. With --collectors ray, actors: -1 is one per CPU of the cluster, and
+    they are as many as divide collect.envs"""
     timeout_s: float = 60.0
     """seconds after which a worker that does not answer is replaced (making an environment may take
-    five times as long)"""
+    five times as long, and so may a rollout of a Ray actor)"""
     failures: int = 5
     """failures of one environment in a row, without a finished episode in between, after which
     training stops"""
