@@ -17,10 +17,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from common import Limits, configure, report
+from common import Limits, report
 
+from qtot.config import nested_replace
 from qtot.envs import make_env
 from qtot.envs.host.board import layout, size_of
+from qtot.presets import preset_config
 from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
 from qtot.training.world import World
@@ -95,9 +97,8 @@ def spent_on(engine: Any) -> dict[str, float]:
 
 def measure(name: str, envs: int, steps: int) -> dict[str, Any]:
     """Training speed with so many environments."""
-    config = configure(
-        name, preset="paper", steps=2**24, collect={"envs": envs}, replay={"capacity": 1024}
-    )
+    changes = {"steps": 2**24, "collect": {"envs": envs}, "replay": {"capacity": 1024}}
+    config = nested_replace(preset_config(name, preset="paper"), changes)
     world = World.open(config.env, config.host)
     program = Program.make(world.in_graph, config)
     engine: Any = world.engine(program, traced_init(program))

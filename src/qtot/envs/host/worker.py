@@ -6,6 +6,7 @@ first message. It ends when it is told to, and when the parent is gone, however 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -55,6 +56,7 @@ def main(orders: int, lifeline: int, board: int, stacks: int, told: int) -> None
         os.set_inheritable(fd, False)  # not for what environments start
     faulthandler.enable(stacks)  # a crash leaves its stack where the parent reads it
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    _let_parent_run()
     parent = Connection(orders)
     try:
         job: Job = pickle.loads(parent.recv_bytes())
@@ -92,6 +94,15 @@ def _serve(parent: Connection, job: Job, make: Callable[[], HostEnv], board: int
             return
         acts[order](job.groups[group], t)
         parent.send_bytes(DONE)
+
+
+def _let_parent_run() -> None:
+    """A worker that is given an order must not take the core on which its parent goes on to give
+    the others theirs.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _die_with_parent(lifeline: int, *, told: bool) -> None:
