@@ -33,10 +33,10 @@ CASES = [
 @pytest.mark.parametrize(("env", "algo"), CASES)
 def test_every_method_trains_on_every_kind_of_task(env, algo, tmp_path):
     run = qtot.train(
-        env, algo, steps=20_000, out=tmp_path / "run", quiet=True, replay={"capacity": 1_000}
+        env, algo, steps=30_000, out=tmp_path / "run", quiet=True, replay={"capacity": 1_000}
     )
     rows = run.metrics()
-    assert rows[-1]["env_steps"] >= 20_000
+    assert rows[-1]["env_steps"] >= 30_000
     assert rows[-1]["updates"] > 200
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) >= 2
