@@ -6,6 +6,7 @@ import contextlib
 import functools
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,7 @@ def _program(env: JaxEnv, learner: Learner, episodes: int) -> Play:
 @contextlib.contextmanager
 def _on_host(world: World, run: Run, episodes: int) -> Iterator[Play]:
     assert world.make is not None
-    act, config = greedy_program(run.learner), run.config
+    act, config = greedy_program(run.learner, products(run.config)), run.config
     pool = make_pool(
         world.make,
         world.spec,
@@ -273,6 +274,12 @@ def _on_host(world: World, run: Run, episodes: int) -> Iterator[Play]:
         yield lambda params, seed, index: play_on_host(
             pool, act, params, episodes=episodes, salt=(seed, index, 0)
         )
+        if pool.failures:
+            warnings.warn(
+                f"the environments failed {len(pool.failures)} times, and these episodes do not "
+                f"count; the last: {pool.failures[-1].what}",
+                stacklevel=4,
+            )
     finally:
         pool.close()
 

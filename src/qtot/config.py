@@ -151,6 +151,7 @@ def validate(config: TrainConfig) -> TrainConfig:
         for width in getattr(config.agent, where):
             _check_range(f"agent.{where}", width, 1, LARGE)
     _check_agent(config.agent)
+    _check_info(config.host)
     if METHODS[config.algo].on_policy and config.data != "online":
         raise QtotError(f"{config.algo} learns on-policy: --data must be online, got {config.data}")
     if config.data == "online" and config.collect.envs % config.online.minibatches:
@@ -197,6 +198,14 @@ def _check_collectors(config: TrainConfig) -> None:
     if config.collectors == "local" and config.ray_address:
         raise QtotError(
             f"ray_address {config.ray_address!r} is for --collectors ray, got local; name both"
+        )
+
+
+def _check_info(host: HostConfig) -> None:
+    if taken := {"return", "length", "episodes", "seed", "return_std"} & set(host.info):
+        raise QtotError(
+            f"host.info {sorted(taken)[0]!r} is the name of a metric already; report the scalar "
+            "under another name"
         )
 
 

@@ -22,7 +22,7 @@ SLOTS = 1
 Greedy = Callable[[PolicyParams, tuple[Any, Any, Any], Any, Any], tuple[Any, Any]]
 
 
-def greedy_program(learner: Learner) -> Greedy:
+def greedy_program(learner: Learner, precision: str) -> Greedy:
     """``(policy, (obs, avail_actions, first), prev_action, memory) -> (action, memory)``."""
 
     def act(
@@ -33,7 +33,7 @@ def greedy_program(learner: Learner) -> Greedy:
         q, _, memory = agent.unroll(seen[None], previous[None], first[None], memory)
         return masked_argmax(q[0], avail_actions).astype("int32"), memory
 
-    return jax.jit(act)
+    return jax.jit(jax.default_matmul_precision(precision)(act))
 
 
 def play_on_host(

@@ -174,7 +174,7 @@ class Crew:
         """
         running = range(self.job.envs * self.job.config.seeds if member.making is None else 0)
         told = f"Ray actor {member.place} on {member.where} was lost: {what}"
-        self.failures.append(Failure((-1, *running), told, trace))
+        self.failures.append(Failure((-1, *running), told, trace, len(running)))
         member.strikes += 1
         if member.strikes >= self.config.failures:
             last = " | ".join(trace.strip().splitlines()[-8:])
@@ -184,7 +184,7 @@ class Crew:
             )
         self._end(member)
         member.life += 1
-        member.rest = time.monotonic() + 2.0 ** (member.strikes - 1)
+        member.rest = time.monotonic() + min(2.0 ** (member.strikes - 1), 60.0)
 
     def _hire(self) -> None:
         """Begin an actor in every place that is empty, and has been for long enough."""

@@ -5,6 +5,7 @@ of the in-graph program.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -37,9 +38,12 @@ class Engine(Protocol):
         """The state before the first step; what is needed for it is compiled."""
         ...
 
-    def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
+    def chunk(
+        self, state: RunState, until: int, stop: Callable[[], bool]
+    ) -> tuple[RunState, Progress]:
         """Go on until every seed has taken ``until`` steps, or, where experience ends before that,
-        as far as it went; the state is given away.
+        as far as it went; the state is given away. ``stop`` says that the user does not want to
+        wait for more than a rollout.
 
         Raises:
             QtotError: there is no experience to be had; then the state is not given away.
@@ -96,7 +100,9 @@ class InGraph:
         self.compile_s = time.perf_counter() - began
         return state
 
-    def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
+    def chunk(
+        self, state: RunState, until: int, stop: Callable[[], bool]
+    ) -> tuple[RunState, Progress]:
         """One call of the program; the one that evaluates is compiled while the first runs."""
         state, progress = self._program("chunk")(state, np.int32(until))
         if "evaluate" not in self.compiled:

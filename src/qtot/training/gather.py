@@ -59,7 +59,7 @@ def acting(collector: Collector, policies: PolicyParams) -> PolicyParams:
     return policies._replace(online=Networks(online.agent, None, online.critic))
 
 
-def act_program(collector: Collector, policies: PolicyParams, seeds: int) -> Act:
+def act_program(collector: Collector, policies: PolicyParams, seeds: int, precision: str) -> Act:
     """``(leaves, env_steps, shown, prev_action, memory) -> (prev_action, memory)`` of every seed,
     with the exploration of training. Jitted. The policies' leaves are given as a list, since to
     take modules apart at every slot costs as much as half of the acting.
@@ -87,7 +87,7 @@ def act_program(collector: Collector, policies: PolicyParams, seeds: int) -> Act
         alone = one(*jax.tree.map(lambda x: x[0], args))
         return jax.tree.map(lambda x: x[None], alone)
 
-    return jax.jit(each)
+    return jax.jit(jax.default_matmul_precision(precision)(each))
 
 
 class Gatherer:
@@ -147,14 +147,17 @@ class Gatherer:
             cleared[:] = 0
         board.first[1:] = False
         for t in range(self.collector.slots):
-            shown = [g for g in range(self.groups) if self._shows(g, t)]
-            if not shown:
-                break
-            for group in shown:
+            shown = False
+            for group in range(self.groups):
+                if not self._shows(group, t):
+                    continue
+                shown = True
                 self._wait(group)
                 self._act(act, leaves, env_steps, noise[:, t], group=group, t=t)
                 if (board.phase[self.places[group]] != OVER).any():
                     self._send(group, t)
+            if not shown:
+                break
         for group in range(self.groups):
             self._wait(group)
         began = time.perf_counter()
@@ -163,11 +166,23 @@ class Gatherer:
         self.seconds["transfer"] += time.perf_counter() - began
         return gathered
 
+    def warm(self, act: Act, leaves: Leaves, env_steps: np.ndarray, noise: np.ndarray) -> None:
+        """Have ``act`` compiled, with what the board shows now; nothing is chosen."""
+        shown = self._shown(0, 0, noise)
+        previous, memory = self._blank()
+        jax.block_until_ready(act(leaves, env_steps, shown, previous, memory))
+
+    def _blank(self) -> tuple[np.ndarray, np.ndarray]:
+        """Previous action and memory where episodes open."""
+        return np.full(self.lead, -1, self.dtype), np.zeros(
+            (*self.lead, self.memory_size), np.float32
+        )
+
     def _open(self) -> None:
         """Fresh episodes, empty memories."""
-        memory = np.zeros((*self.lead, self.memory_size), np.float32)
+        previous, memory = self._blank()
         self.memory: list[Any] = [memory] * self.groups
-        self.previous: list[Any] = [np.full(self.lead, -1, self.dtype)] * self.groups
+        self.previous: list[Any] = [previous] * self.groups
         self.pool.board.left[:] = 1 if self.collector.whole_episodes else FOREVER
         for group in range(self.groups):
             self._send(group, None)
@@ -205,26 +220,32 @@ class Gatherer:
         group: int,
         t: int,
     ) -> None:
-        """Choose a group's joint actions. Inputs are copied: XLA may read a NumPy array in place,
-        and later.
-        """
+        """Choose a group's joint actions."""
         began = time.perf_counter()
-        board, places = self.pool.board, self.places[group]
-        part = slice(places[0], places[-1] + 1)
+        self.previous[group], self.memory[group] = act(
+            leaves,
+            env_steps,
+            self._shown(group, t, noise),
+            self.previous[group],
+            self.memory[group],
+        )
+        action = np.asarray(self.previous[group])
+        self.pool.board.action[t, self._part(group)] = action.reshape(-1, action.shape[-1])
+        self.seconds["policy"] += time.perf_counter() - began
+
+    def _part(self, group: int) -> slice:
+        places = self.places[group]
+        return slice(places[0], places[-1] + 1)
+
+    def _shown(self, group: int, t: int, noise: np.ndarray) -> Shown:
+        """Copies: XLA may read a NumPy array in place, and later."""
+        board, part = self.pool.board, self._part(group)
 
         def own(array: np.ndarray) -> Any:
             return array[t, part].reshape(*self.lead[:2], *array.shape[2:]).copy()
 
         here = slice(group * self.each, (group + 1) * self.each)
-        shown = Shown(
-            Observation(*(own(x) for x in board[:4])), own(board.first), noise[:, :, here]
-        )
-        self.previous[group], self.memory[group] = act(
-            leaves, env_steps, shown, self.previous[group], self.memory[group]
-        )
-        action = np.asarray(self.previous[group])
-        board.action[t, part] = action.reshape(-1, action.shape[-1])
-        self.seconds["policy"] += time.perf_counter() - began
+        return Shown(Observation(*(own(x) for x in board[:4])), own(board.first), noise[:, :, here])
 
     def _joined(self, parts: list[Any]) -> Any:
         """Of all groups, ``[seeds, E, ...]``."""

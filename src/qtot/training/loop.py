@@ -153,7 +153,7 @@ class Training:
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
                 with self._kept(state):
-                    state, progress = engine.chunk(state, until)
+                    state, progress = engine.chunk(state, until, lambda: stop.asked)
                 spent = time.perf_counter() - began
                 train = fetch(state.seeds.train)
                 before, now = now, int(train.env_steps.min())

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from qtot.config import products
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs.host.base import HostEnv
 from qtot.envs.host.player import Failure
@@ -94,14 +95,23 @@ class OnHost:
             self.compiled["learn"] = compiling(learn)
             self.noise = jax.jit(self._noise)
             self.act = act_program(
-                program.collector, PolicyParams.of(self.init.out_info.seeds.train), config.seeds
+                program.collector,
+                PolicyParams.of(self.init.out_info.seeds.train),
+                config.seeds,
+                products(config),
             )
             state = jax.block_until_ready(init.result()(np.int32(config.seed)))
         self.keys = jax.tree.map(jnp.copy, state.seeds.key)
         self.iteration = 0
+        self.warm(state)
         self.compiled["learn"].result()
         self.compile_s = time.perf_counter() - began
         return state
+
+    def warm(self, state: RunState) -> None:
+        """Compile what acting needs, while learning is compiled elsewhere."""
+        noise = np.asarray(self.noise(self.keys, np.int32(0)))
+        self.gatherer.warm(self.act, self._leaves(state), self.steps, noise[:, 0])
 
     def learn(self, state: RunState, rollout: Gathered) -> tuple[RunState, Progress]:
         """Learn from a rollout of all seeds; traced."""
@@ -133,14 +143,16 @@ class OnHost:
         specs = (P(SEED), P())
         return program.spread(each, specs, P(SEED, None, None, DATA))(keys, iteration)
 
-    def chunk(self, state: RunState, until: int) -> tuple[RunState, Progress]:
+    def chunk(
+        self, state: RunState, until: int, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[RunState, Progress]:
         """Rollouts and learning in turns. What ends a run is raised while ``state`` is still whole:
         if something was learned before, that is returned, and the next call raises.
         """
         if self.broken is not None:
             raise self.broken
         sums: Any = None
-        while self.steps.min() < until:
+        while self.steps.min() < until and not (stop() and sums is not None):
             try:
                 gathered = self.collected(state)
             except QtotError as error:
@@ -192,11 +204,12 @@ class OnHost:
                 groups=1,
                 whole=False,
             )
-            self.greedy = greedy_program(self.program.learner)
+            self.greedy = greedy_program(self.program.learner, products(config))
         pool, means = self.pools["evaluate"], []
         try:
             for i in range(config.seeds):
                 policy = jax.tree.map(lambda x: np.asarray(x[i]), PolicyParams.of(train))  # noqa: B023
+                policy = jax.device_put(policy)  # once, not at every slot
                 played = play_on_host(
                     pool,
                     self.greedy,
@@ -226,7 +239,7 @@ class OnHost:
     def _hear(self, failures: list[Failure]) -> None:
         for failure in failures:
             self.failed += 1
-            lost = len([e for e in failure.envs if e >= 0])
+            lost = failure.lost
             said = f"{failure.what}; {lost} episode{'s' * (lost != 1)} discarded, going on"
             if self.failed <= SHOWN:
                 said += "\n" + failure.traceback.rstrip()

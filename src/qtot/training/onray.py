@@ -41,7 +41,11 @@ class OnRay(OnHost):
         self.pickled = _pickled(make)
         self.crew: Crew | None = None
         self.cluster = Cluster(config.ray_address, config.host.workers)
-        self.many = actors(config, self.cluster.cpus())
+        try:
+            self.many = actors(config, self.cluster.cpus())
+        except QtotError:
+            self.cluster.close()
+            raise
 
     @property
     def workers(self) -> str:
@@ -72,6 +76,9 @@ class OnRay(OnHost):
         )
         # What is learned from once should be played by the policy that learns from it.
         self.crew = Crew(self.cluster, job, self.many, ahead=config.data == "replay")
+
+    def warm(self, state: RunState) -> None:
+        """Actors compile for themselves."""
 
     def collected(self, state: RunState) -> Gathered:
         """The next rollouts, side by side."""

@@ -69,6 +69,7 @@ class Collecting:
         sys.path += [entry for entry in job.path if entry not in sys.path]
         import jax
 
+        from qtot.config import products
         from qtot.core.learner import PolicyParams
         from qtot.envs.host.pool import InProcess
         from qtot.process import prepare
@@ -103,7 +104,7 @@ class Collecting:
         salt = self.pool.board.salt
         salt[:, 2] = job.life
         salt[:, 4] += job.place * job.envs
-        self.act = act_program(collector, PolicyParams.of(networks), config.seeds)
+        self.act = act_program(collector, PolicyParams.of(networks), config.seeds, products(config))
         self.played = 0
 
     def where(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ class World(NamedTuple):
         if not isinstance(env, HostEnv):
             return World(env.spec, env, None)
         spec = env.spec
-        env.close()  # workers make their own
+        with contextlib.suppress(Exception):  # as where workers close theirs
+            env.close()  # workers make their own
         return World(spec, Shown(spec), make)
 
     def engine(self, program: Program, init: Any) -> Engine:

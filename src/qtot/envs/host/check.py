@@ -128,7 +128,7 @@ def _facts_of(env: Any, name: str) -> tuple[EnvSpec | None, list[Problem]]:
         return None, [problem("interface", "spec", "an EnvSpec", type(spec).__name__, remedy)]
     try:
         kinds = {"name": str, "state_size": int, "episode_limit": int, "shortest_episode": int}
-        lists = {"agents": str, "n_actions": int, "obs_sizes": int, "obs_shape": int, "info": str}
+        lists = {"agents": str, "n_actions": int, "obs_sizes": int, "info": str}
         wrong = [f for f, kind in kinds.items() if not isinstance(getattr(spec, f), kind)]
         for f, kind in lists.items():
             entries = getattr(spec, f)

@@ -77,6 +77,7 @@ class GymnasiumTeam:
         masks = any(place.masked for place in self._places) or MASK in info
         registered = getattr(getattr(env, "spec", None), "max_episode_steps", None)
         limit, said = team.limit_of(env, config, registered)
+        self.limit_assumed = bool(said)
         sizes = tuple(place.size for place in self._places)
         self.spec = EnvSpec(
             name=name,

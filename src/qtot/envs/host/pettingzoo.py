@@ -61,6 +61,7 @@ class PettingZooTeam:
         )
         state, self._has_state = self._first_state()
         limit, said = team.limit_of(env, config)
+        self.limit_assumed = bool(said)
         sizes = tuple(place.size for place in self._places)
         self.spec = EnvSpec(
             name=name,
@@ -180,7 +181,10 @@ class PettingZooTeam:
             info = infos.get(key)
             mask = info.get(MASK) if info else None
             self._places[i].read(self._raw[key], mask, obs[i], avail[i], ended=ended)
-        own = self._team.state(self._env.state()) if self._has_state else None
+        own = None
+        if self._has_state:
+            # After a true end nobody acts on it, and many a state() needs somebody alive.
+            own = self._team.state(self._env.state()) if there else self._team.no_state()
         return Seen(obs, self._team.side_by_side(obs) if own is None else own, avail, alive)
 
 

@@ -27,16 +27,20 @@ class Failure(NamedTuple):
     """in one line"""
     traceback: str
     """of the process in which it happened"""
+    lost: int = 0
+    """episodes that ran"""
 
     @staticmethod
-    def of(error: BaseException, envs: tuple[int, ...], where: str = "") -> Failure:
+    def of(
+        error: BaseException, envs: tuple[int, ...], where: str = "", *, lost: int = 0
+    ) -> Failure:
         """That ``error``, which is being handled, arose there; in words that can be printed."""
         try:
             said = str(error)
         except Exception:
             said = "it cannot say what"
         what = f"{type(error).__name__}{where}: {next(iter(said.splitlines()), '')}"
-        return Failure(envs, _printable(what), _printable(traceback.format_exc()))
+        return Failure(envs, _printable(what), _printable(traceback.format_exc()), lost)
 
 
 LONGEST, LAST = 500, 100
@@ -223,7 +227,7 @@ class Player:
         board.avail_actions[at, e], board.alive[at, e] = seen.avail_actions, seen.alive
 
     def _tell(self, e: int, where: str, error: BaseException) -> None:
-        self.told(Failure.of(error, (e,), f" in {where}"))
+        self.told(Failure.of(error, (e,), f" in {where}", lost=int(where == "step")))
 
     def _close(self, e: int) -> None:
         env, self.envs[e] = self.envs[e], None

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import SourceFileLoader
@@ -211,6 +210,8 @@ class Processes:
                 "what cannot be copied out of it (open files, locks), or use --host.workers 0"
             ) from None
         shares = [np.array_split(np.array(group), workers) for group in groups]
+        for share in shares[1::2]:  # who has fewer of one group has more of the other
+            share.reverse()
         self.sent: dict[int, int | None] = {}
         """orders that groups carry out: the slot, or None to begin"""
         self.workers: list[Worker] = []
@@ -293,7 +294,7 @@ class Processes:
         waiting = list(worker.waiting)
         self.workers[w] = new = Worker(self.fd, worker.job._replace(again=True))
         # More than one, so that it is held against the process.
-        self._count(Failure((-1, *running), told, stacks), w)
+        self._count(Failure((-1, *running), told, stacks, len(running)), w)
         for group in waiting:
             new.order(group, self.sent[group])
 
@@ -330,10 +331,8 @@ class Worker:
         lifeline, self._alive = os.pipe()
         self._stacks = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         files = (theirs, lifeline, board, self._stacks.fileno())
-        # That a parent dies is told when the thread that started the worker ends.
-        told = threading.current_thread() is threading.main_thread()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, _path(), *map(str, files), str(int(told))],
+            [sys.executable, "-P", "-c", START, _path(), *map(str, files)],
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             env=_environment(),

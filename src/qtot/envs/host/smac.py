@@ -59,6 +59,7 @@ class SmacTeam:
         self._env, self._size, self._obs = env, size, None
         self._seeded = team.takes(env.reset, "seed")
         limit, said = team.limit_of(env, config, facts.get("episode_limit"))
+        self.limit_assumed = bool(said)
         self.spec = EnvSpec(
             name=name,
             agents=tuple(f"agent_{i}" for i in range(n)),

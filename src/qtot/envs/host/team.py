@@ -75,6 +75,10 @@ class Team:
             )
         return flat
 
+    def no_state(self) -> np.ndarray:
+        """Zeros in its place."""
+        return np.zeros(self._state_size, np.float32)
+
     def reward(self, rewards: Iterable[float], alike: Sequence[float]) -> float:
         """The team's reward from all agents' own; where it is given, those ``alike`` must be equal.
         The mean is over all N, so that it is the sum, divided by a constant.

@@ -7,14 +7,12 @@ first message. It ends when it is told to, and when the parent is gone, however 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import os
 import pickle
 import signal
 import struct
-import sys
-import threading
+import subprocess
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -46,14 +44,13 @@ class Job(NamedTuple):
     again: bool
 
 
-def main(orders: int, lifeline: int, board: int, stacks: int, told: int) -> None:
-    """Serve until told to end; the numbers are of open files, the last one says whether the system
-    is to tell of the parent's death.
-    """
+def main(orders: int, lifeline: int, board: int, stacks: int) -> None:
+    """Serve until told to end; the numbers are of open files."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    _die_with_parent(lifeline, told=bool(told))
     for fd in (orders, lifeline, board, stacks):
         os.set_inheritable(fd, False)  # not for what environments start
+    _die_with_parent(lifeline)
+    os.close(lifeline)
     faulthandler.enable(stacks)  # a crash leaves its stack where the parent reads it
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
     _let_parent_run()
@@ -105,15 +102,15 @@ def _let_parent_run() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _die_with_parent(lifeline: int, *, told: bool) -> None:
+def _die_with_parent(lifeline: int) -> None:
     """Also in the middle of a step that never returns. Nobody writes to the lifeline: that it ends
     says that the parent has.
     """
-    if told and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, for steps that hold the lock
-
-    def wait() -> None:
-        os.read(lifeline, 1)
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    # A process of its own in this one's group: it needs no lock of Python's, and takes along what
+    # environments have started.
+    subprocess.Popen(
+        ["/bin/sh", "-c", "read -r _; kill -9 0"],
+        stdin=lifeline,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
