@@ -11,11 +11,11 @@ actions; ``adapted`` the same through our adapter. The shares are of the trainin
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from common import Limits, report
 
@@ -44,9 +44,9 @@ def alone(name: str) -> float:
     """Steps a second of the bare package, random actions."""
     rng = np.random.default_rng(0)
     if name == LBF:
-        import lbforaging  # noqa: F401  (registers)
-
-        env: Any = gymnasium.make(name.partition("/")[2], disable_env_checker=True)
+        importlib.import_module("lbforaging")  # registers
+        make = importlib.import_module("gymnasium").make
+        env: Any = make(name.partition("/")[2], disable_env_checker=True)
         env.reset(seed=0)
 
         def step() -> None:
@@ -54,9 +54,7 @@ def alone(name: str) -> float:
             if np.all(done) or cut:
                 env.reset()
     else:
-        from mpe2 import simple_spread_v3
-
-        env = simple_spread_v3.parallel_env()
+        env = importlib.import_module("mpe2.simple_spread_v3").parallel_env()
         env.reset(seed=0)
 
         def step() -> None:

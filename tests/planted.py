@@ -76,7 +76,7 @@ BUGS: dict[str, Bug] = {
     "whole_episodes_have_no_slot_for_their_end": Bug(
         "a rollout exactly as long as the episode drops the terminal transition",
         "core/replay.py",
-        "stride = length + 1 if whole_episodes else length",
+        "stride = length + (not overlap)",
         "stride = length",
         ("test_values.py::test_whole_episodes_give_the_same_values_with_td_lambda",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -30,12 +31,11 @@ def installed() -> ModuleType:
     """
     os.environ.update(QUIET)
     try:
-        import ray
+        return importlib.import_module("ray")
     except ImportError as error:
         raise QtotError(
             f"--collectors ray needs Ray ({error}); install it: pip install 'qtot[ray]'"
         ) from None
-    return ray
 
 
 class Cluster:
@@ -103,8 +103,7 @@ def _someone_answers(address: str) -> None:
     Raises:
         Exception: of many kinds; nobody does.
     """
-    from ray._private import services
-
+    services = importlib.import_module("ray._private.services")
     found = services.canonicalize_bootstrap_address(address)
     if found is None:
         raise ConnectionError("no cluster runs on this machine ('ray start' begins one)")
