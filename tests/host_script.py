@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from functools import partial
@@ -20,6 +21,8 @@ FAULTS = {"stepping": None, "sleeping": faults.sleep, "spinning": faults.spin, "
 
 
 def main(mode: str, seconds: float) -> None:
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     plan = {"length": 9}
     if FAULTS.get(mode):
         plan |= {"at": 4, "fault": FAULTS[mode]}

@@ -134,8 +134,8 @@ def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
     def load(path: str, which: str) -> str:
         return f"{which} of {path}"
 
-    def evaluate(of: str, *, episodes: int, seed: int) -> str:
-        return f"{of}: {episodes} episodes, seed {seed}"
+    def evaluate(of: str, *, episodes: int, seed: int, env: str | None) -> str:
+        return f"{of}: {episodes} episodes, seed {seed}" + (f", on {env}" if env else "")
 
     monkeypatch.setattr("qtot.api.load", load)
     monkeypatch.setattr("qtot.api.evaluate", evaluate)
@@ -143,6 +143,8 @@ def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
     assert run("eval runs/a").out == "last of runs/a: 256 episodes, seed 0\n"
     got = run("eval runs/a --which best --seed 4 --episodes 8")
     assert got.out == "best of runs/a: 8 episodes, seed 4\n"
+    got = run("eval runs/a --env own_env:make")
+    assert got.out == "last of runs/a: 256 episodes, seed 0, on own_env:make\n"
 
 
 def test_reproduce_answers_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch):

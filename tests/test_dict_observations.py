@@ -18,7 +18,7 @@ from losses import unroll_of
 from qtot.config import TrainConfig
 from qtot.core.agent import Agent
 from qtot.envs import make_env
-from qtot.envs.check_static import spec_problems
+from qtot.envs.check_spec import spec_problems
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.policy import Policy

@@ -23,11 +23,12 @@ import pytest
 from extras import needs
 from qtot.api import train_config
 from qtot.config import TrainConfig, validate
+from qtot.core.learner import PolicyParams
 from qtot.core.replay import Replay
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.pool import InProcess
 from qtot.errors import QtotError
-from qtot.training.gather import Gathered, Gatherer, act_program
+from qtot.training.gather import Gathered, Gatherer, act_program, acting
 from qtot.training.ingraph import Program
 from qtot.training.onray import actors, joined
 from qtot.training.ray_actor import Collecting, Job
@@ -91,7 +92,8 @@ def test_the_same_play_makes_the_same_update_as_on_this_machine(
     ours, theirs = (Program.make(Shown(SPEC), c) for c in (far, near))
     state = jax.jit(ours.init_seed)(jnp.int32(0))
     policy = jax.tree.map(lambda x: np.asarray(x)[None], state.train)
-    leaves, steps = policies_of(policy), np.zeros(1, np.int32)
+    leaves = jax.tree.leaves(acting(ours.collector, PolicyParams.of(policy)))
+    steps = np.zeros(1, np.int32)
 
     actor = Collecting(job_of(far, ours))
     noises = []
@@ -100,15 +102,17 @@ def test_the_same_play_makes_the_same_update_as_on_this_machine(
         actor.played += 1
     actor.played = 0
     pool = InProcess(Agree, SPEC, far.host, slots=4, groups=[(0, 1)], whole=False)
-    gatherer = Gatherer(pool, theirs.collector, seeds=1, seed=0, groups=1)
-    act = act_program(theirs.collector, 1)
+    sizes = {"seeds": 1, "seed": 0, "groups": 1}
+    size = state.actors.memory.shape[-1]
+    gatherer = Gatherer(pool, theirs.collector, **sizes, memory_size=size)
+    act = act_program(theirs.collector, PolicyParams.of(policy), 1, "float32")
 
     rings: list[Any] = []
     for program, rollouts in (
         (ours, [actor.gather(leaves, steps).rollout for _ in range(3)]),
         (
             theirs,
-            [gatherer.gather(act, actor.unflatten(actor.tree, leaves), steps, n) for n in noises],
+            [gatherer.gather(act, leaves, steps, n) for n in noises],
         ),
     ):
         learning = program.from_replay
@@ -139,12 +143,6 @@ def test_the_same_play_makes_the_same_update_as_on_this_machine(
     )
     update = jax.jit(ours.learner.update)
     same(update(state.train, a), update(state.train, b))
-
-
-def policies_of(train: Any) -> list[np.ndarray]:
-    from qtot.core.learner import PolicyParams
-
-    return jax.tree.leaves(PolicyParams.of(train))
 
 
 def same(a: Any, b: Any) -> None:

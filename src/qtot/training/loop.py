@@ -185,9 +185,8 @@ class Training:
             yield
         except QtotError:
             train = fetch(state.seeds.train)
-            if train.env_steps.any():
-                self._save(train, "last", range(self.config.seeds))
-                self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
+            self._save(train, "last", range(self.config.seeds))
+            self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
             for told in self.engine.told():
                 self.display.warn(told)
             raise
