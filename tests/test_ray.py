@@ -353,6 +353,8 @@ def test_an_environment_that_fails_for_good_is_told_of(tmp_path: Path, mark: str
     flag = tmp_path / "flag"
     flag.touch()
     config = ray_config(host={"args": (f"broken={flag}",)})
-    with pytest.raises(QtotError, match=r"(Ray actor \d .*|environments )failed 5 times.*this world has ended"):
+    with pytest.raises(
+        QtotError, match=r"(Ray actor \d .*|environments )failed 5 times.*this world has ended"
+    ):
         train_config(config, tmp_path / "run", quiet=True)
     assert gone(mark), started(mark)
