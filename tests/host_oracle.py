@@ -12,7 +12,8 @@ from faulty_hosts import EPISODE, OVER, SPEC, TIME, seed_of
 from qtot.envs.host.board import FINAL
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.pool import make_pool
-from qtot.training.gather import Gathered, Gatherer
+from qtot.training.gather import Gatherer
+from qtot.training.gathered import Gathered
 
 MEMORY = 2
 

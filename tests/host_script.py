@@ -15,7 +15,8 @@ import numpy as np
 import faulty_hosts as faults
 from faulty_hosts import SPEC, Planned
 from qtot.envs.host.config import HostConfig
-from qtot.envs.host.pool import Processes, make_pool
+from qtot.envs.host.pool import make_pool
+from qtot.envs.host.processes import Processes
 
 FAULTS = {"stepping": None, "sleeping": faults.sleep, "spinning": faults.spin, "in C": faults.hold}
 

@@ -21,7 +21,8 @@ from host_oracle import check_streams, gather, gatherer_of, noise_for, played
 from qtot.api import train_config
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.player import Failure
-from qtot.envs.host.pool import Strikes, make_pool
+from qtot.envs.host.pool import make_pool
+from qtot.envs.host.strikes import Strikes
 from qtot.errors import QtotError
 from qtot.training.loop import Training
 from small import small_config
@@ -238,9 +239,9 @@ def test_what_cannot_be_copied_is_said():
 
 
 def test_a_pool_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch):
-    from qtot.envs.host import pool
+    from qtot.envs.host import processes
 
-    begun, fds, start = [], len(list(Path("/proc/self/fd").iterdir())), pool.Worker
+    begun, fds, start = [], len(list(Path("/proc/self/fd").iterdir())), processes.Child
 
     def third_fails(*args: Any) -> Any:
         if len(begun) == 2:
@@ -248,7 +249,7 @@ def test_a_pool_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monkey
         begun.append(start(*args))
         return begun[-1]
 
-    monkeypatch.setattr(pool, "Worker", third_fails)
+    monkeypatch.setattr(processes, "Child", third_fails)
     with pytest.raises(OSError, match="too many"):
         gatherer_of(Strict, envs=3, slots=1, workers=3)
     assert [worker.process.poll() is None for worker in begun] == [False, False]

@@ -26,9 +26,11 @@ from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams
 from qtot.core.replay import Replay
 from qtot.envs.host.config import HostConfig
-from qtot.envs.host.pool import InProcess
+from qtot.envs.host.in_process import InProcess
 from qtot.errors import QtotError
-from qtot.training.gather import Gathered, Gatherer, act_program, acting
+from qtot.training.acting import act_program, acting
+from qtot.training.gather import Gatherer
+from qtot.training.gathered import Gathered
 from qtot.training.ingraph import Program
 from qtot.training.onray import actors, joined
 from qtot.training.ray_actor import Collecting, Job

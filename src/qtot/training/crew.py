@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qtot.envs.host.player import Failure
-from qtot.envs.host.pool import MAKING
+from qtot.envs.host.processes import MAKING
 from qtot.errors import QtotError
 from qtot.training.cluster import Cluster
 from qtot.training.ray_actor import ALONE, Brought, Collecting, Job

@@ -7,91 +7,24 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
-from qtot.core.learner import PolicyParams
-from qtot.core.networks import Networks
-from qtot.envs.host.board import FINAL, OVER
+from qtot.envs.host.board import OVER
 from qtot.envs.host.pool import Pool
-from qtot.envs.stream import Stream
-from qtot.training.collect import Actors, Collector, Tally, action_dtype
-from qtot.types import Observation, SequenceStart, Slots
+from qtot.training.acting import Act, Leaves, Sight
+from qtot.training.collect import Collector, action_dtype
+from qtot.training.gathered import Gathered, Reading
+from qtot.types import Observation, SequenceStart
 
 FOREVER = 2**40
 """episodes"""
 
 
-class Gathered(NamedTuple):
-    """A rollout of all seeds, in NumPy: what ``Program.learn`` is given."""
-
-    after: Actors
-    """``[seeds, E, ...]``: what is shown next"""
-    slots: Slots
-    """``[seeds, T, E, ...]``"""
-    start: SequenceStart
-    """``[seeds, E, ...]``"""
-    tally: Tally
-    """``[seeds]``"""
-
-
-class Shown(NamedTuple):
-    """What the policy is given of a group, ``[seeds, e, ...]``."""
-
-    seen: Observation
-    first: Any
-    noise: Any
-    """``[seeds, 2, e, N]``"""
-
-
-Leaves = list[Any]
-Act = Callable[[Leaves, Any, Shown, Any, Any], tuple[Any, Any]]
-
-
-def acting(collector: Collector, policies: PolicyParams) -> PolicyParams:
-    """What of them is needed to act."""
-    online = collector.acting(policies.online)
-    return policies._replace(online=Networks(online.agent, None, online.critic))
-
-
-def act_program(collector: Collector, policies: PolicyParams, seeds: int, precision: str) -> Act:
-    """``(leaves, env_steps, shown, prev_action, memory) -> (prev_action, memory)`` of every seed,
-    with the exploration of training. Jitted. The policies' leaves are given as a list, since to
-    take modules apart at every slot costs as much as half of the acting.
-    """
-    structure = jax.tree.structure(acting(collector, policies))
-
-    def one(
-        policy: PolicyParams,
-        env_steps: Int[Array, ""],
-        shown: Shown,
-        previous: Int[Array, "e N"],
-        memory: Float[Array, "e N K"],
-    ) -> tuple[Array, Array]:
-        none = jnp.zeros(shown.first.shape)
-        stream = Stream(shown.seen, shown.first, none > 0, none > 0, none, none.astype(jnp.int32))
-        epsilon = collector.learner.epsilon(env_steps)
-        actors = Actors(stream, memory, previous)
-        _, action, memory = collector.act(shown.noise, actors, policy.online, policy.stats, epsilon)
-        return action, memory
-
-    def each(leaves: Leaves, *rest: Any) -> Any:
-        args = (jax.tree.unflatten(structure, leaves), *rest)
-        if seeds > 1:
-            return jax.vmap(one)(*args)
-        alone = one(*jax.tree.map(lambda x: x[0], args))
-        return jax.tree.map(lambda x: x[None], alone)
-
-    return jax.jit(jax.default_matmul_precision(precision)(each))
-
-
 class Gatherer:
-    """``begin → gather → gather → ...``. Environments lie on the board group by group, in a group
+    """``gather → gather → ...``. Environments lie on the board group by group, in a group
     seed by seed.
     """
 
@@ -120,6 +53,7 @@ class Gatherer:
         board.left[:] = FOREVER
         self.dtype = np.dtype(action_dtype(collector.learner.n_actions))
         self.lead = (seeds, self.each, n)
+        self.reading = Reading(board, pool.spec.info, groups, seeds, self.each)
         self.waiting: set[int] = set()
         self.running = False
 
@@ -161,16 +95,16 @@ class Gatherer:
         for group in range(self.groups):
             self._wait(group)
         began = time.perf_counter()
-        self._discard()
-        gathered = Gathered(self._after(), self._slots(), start, self._tally())
+        now = self._joined(self.previous), self._joined(self.memory)
+        gathered = self.reading.rollout(start, *now, self.collector.slots)
         self.seconds["transfer"] += time.perf_counter() - began
         return gathered
 
     def warm(self, act: Act, leaves: Leaves, env_steps: np.ndarray, noise: np.ndarray) -> None:
         """Have ``act`` compiled, with what the board shows now; nothing is chosen."""
-        shown = self._shown(0, 0, noise)
+        sight = self._sight(0, 0, noise)
         previous, memory = self._blank()
-        jax.block_until_ready(act(leaves, env_steps, shown, previous, memory))
+        jax.block_until_ready(act(leaves, env_steps, sight, previous, memory))
 
     def _blank(self) -> tuple[np.ndarray, np.ndarray]:
         """Previous action and memory where episodes open."""
@@ -225,7 +159,7 @@ class Gatherer:
         self.previous[group], self.memory[group] = act(
             leaves,
             env_steps,
-            self._shown(group, t, noise),
+            self._sight(group, t, noise),
             self.previous[group],
             self.memory[group],
         )
@@ -237,7 +171,7 @@ class Gatherer:
         places = self.places[group]
         return slice(places[0], places[-1] + 1)
 
-    def _shown(self, group: int, t: int, noise: np.ndarray) -> Shown:
+    def _sight(self, group: int, t: int, noise: np.ndarray) -> Sight:
         """Copies: XLA may read a NumPy array in place, and later."""
         board, part = self.pool.board, self._part(group)
 
@@ -245,61 +179,8 @@ class Gatherer:
             return array[t, part].reshape(*self.lead[:2], *array.shape[2:]).copy()
 
         here = slice(group * self.each, (group + 1) * self.each)
-        return Shown(Observation(*(own(x) for x in board[:4])), own(board.first), noise[:, :, here])
+        return Sight(Observation(*(own(x) for x in board[:4])), own(board.first), noise[:, :, here])
 
     def _joined(self, parts: list[Any]) -> Any:
         """Of all groups, ``[seeds, E, ...]``."""
         return np.concatenate([np.asarray(part) for part in parts], axis=1)
-
-    def _discard(self) -> None:
-        """The episodes of environments that failed do not count, as far as they are in here."""
-        board = self.pool.board
-        for t, e in np.argwhere(board.failed):
-            opened = np.flatnonzero(board.first[: t + 1, e])
-            over = np.flatnonzero(board.ended[:t, e])  # those do
-            since = max([0, *opened[-1:], *(over[-1:] + 1)])
-            board.valid[since : t + 1, e] = False
-
-    def _by_seed(self, array: np.ndarray) -> Any:
-        """``[T, n, ...]`` of the board as ``[seeds, T, E, ...]``; a copy, for the board goes on."""
-        lead, rest = (len(array), self.groups, self.seeds, self.each), array.shape[2:]
-        out = np.empty((self.seeds, len(array), self.groups * self.each, *rest), array.dtype)
-        view = out.reshape(self.seeds, len(array), self.groups, self.each, *rest)
-        view[...] = array.reshape(*lead, *rest).swapaxes(1, 2).swapaxes(0, 1)
-        return out
-
-    def _slots(self) -> Slots:
-        board, slots = self.pool.board, self.collector.slots
-        return Slots(
-            *(self._by_seed(x[:slots]) for x in board[:4]),
-            action=self._by_seed(board.action).astype(self.dtype),
-            reward=self._by_seed(np.where(board.valid, board.reward, 0.0).astype(np.float32)),
-            terminated=self._by_seed(board.terminated & board.valid),
-            first=self._by_seed(board.first[:slots]),
-            valid=self._by_seed(board.valid),
-        )
-
-    def _after(self) -> Actors:
-        board = self.pool.board
-        shown: Any = [self._by_seed(x[-1:])[:, 0] for x in board[:5]]
-        final = self._by_seed(board.phase[None] == FINAL)[:, 0]
-        no: Any = np.zeros_like(final)
-        none: Any = np.zeros(final.shape, np.float32)
-        stream = Stream(Observation(*shown[:4]), shown[4], final, no, none, none.astype(np.int32))
-        return Actors(stream, self._joined(self.memory), self._joined(self.previous))
-
-    def _tally(self) -> Tally:
-        board = self.pool.board
-
-        def total(array: np.ndarray, where: np.ndarray) -> Any:
-            kept = self._by_seed(np.where(where, array, 0.0).astype(np.float32))
-            return kept.sum(axis=(1, 2))
-
-        ended = board.ended & board.valid
-        return Tally(
-            transitions=total(np.ones(()), board.valid),
-            episodes=total(np.ones(()), ended),
-            episode_return=total(board.episode_return, ended),
-            episode_length=total(board.episode_length, ended),
-            info={k: total(board.info[..., i], ended) for i, k in enumerate(self.pool.spec.info)},
-        )

@@ -24,10 +24,12 @@ from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import summarise
 from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
+from qtot.training.acting import Leaves, act_program, acting
 from qtot.training.collect import Actors, Tally
 from qtot.training.compile import Compiled, compiling, no_collections, placed
 from qtot.training.devices import DATA, SEED
-from qtot.training.gather import Gathered, Gatherer, Leaves, act_program, acting
+from qtot.training.gather import Gatherer
+from qtot.training.gathered import Gathered
 from qtot.training.ingraph import Program
 from qtot.training.state import Progress, RunState, SeedState
 from qtot.types import SequenceStart, Slots

@@ -23,7 +23,7 @@ from qtot.errors import QtotError
 from qtot.process import prepare
 from qtot.training.cluster import Cluster
 from qtot.training.crew import Crew
-from qtot.training.gather import Gathered
+from qtot.training.gathered import Gathered
 from qtot.training.ingraph import Program
 from qtot.training.onhost import OnHost
 from qtot.training.ray_actor import Job

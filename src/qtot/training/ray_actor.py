@@ -71,10 +71,11 @@ class Collecting:
 
         from qtot.config import products
         from qtot.core.learner import PolicyParams
-        from qtot.envs.host.pool import InProcess
+        from qtot.envs.host.in_process import InProcess
         from qtot.process import prepare
+        from qtot.training.acting import act_program
         from qtot.training.collect import Collector
-        from qtot.training.gather import Gatherer, act_program
+        from qtot.training.gather import Gatherer
         from qtot.training.ingraph import make_learner
         from qtot.training.shown import Shown
 
