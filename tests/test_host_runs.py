@@ -24,13 +24,15 @@ from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams
 from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError
-from qtot.training.acting import acting
+from qtot.evaluation.onhost import greedy_program
+from qtot.training.acting import Sight, act_program, acting
 from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
 from qtot.training.onhost import OnHost
 from qtot.training.ray_actor import Collecting, Job
 from qtot.training.shown import Shown
 from qtot.training.world import World
+from qtot.types import Observation
 from small import small_config
 
 LONG = {"length": 8}
@@ -141,6 +143,33 @@ def test_ctrl_c_is_heard_after_the_rollout(tmp_path: Path, quick_compile: None):
     run = qtot.load(tmp_path / "run")
     assert 200 <= run.metrics()[-1]["env_steps"] <= 232
     run.params()
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_nothing_is_remembered_where_an_episode_begins(greedy: bool, quick_compile: None):
+    """Of two environments the first opens one."""
+    config = run_config(agent={"memory": "gru", "hidden": 8, "prev_action": True})
+    program = Program.make(Shown(SPEC), config)
+    policy = PolicyParams.of(jax.jit(program.init_seed)(np.int32(0)).train)
+    shown = [Strict().reset(seed) for seed in (0, 1)]
+    seen, first = Observation(*map(np.stack, zip(*shown, strict=True))), np.array([True, False])
+
+    def remembered(previous: int, memory: float) -> np.ndarray:
+        before = np.full((2, 3), previous, np.int8), np.full((2, 3, 8), memory, np.float32)
+        if greedy:
+            play = greedy_program(program.learner, "float32")
+            shown = seen.obs, seen.avail_actions, first
+            return np.asarray(play(policy, shown, *before)[1])
+        act = act_program(program.collector, policy, 1, "float32")
+        sight = jax.tree.map(lambda x: x[None], Sight(seen, first, np.zeros((2, 2, 3))))
+        leaves = [x[None] for x in jax.tree.leaves(acting(program.collector, policy))]
+        return np.asarray(act(leaves, np.zeros(1, np.int32), sight, *(x[None] for x in before))[1])[
+            0
+        ]
+
+    one, other = remembered(-1, 0.0), remembered(1, 0.5)
+    np.testing.assert_array_equal(one[0], other[0])
+    assert (one[1] != other[1]).all()
 
 
 def test_a_ray_actor_acts_by_the_policies_that_it_is_given_last(quick_compile: None):
