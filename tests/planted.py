@@ -23,6 +23,8 @@ text has to occur exactly once) when the code it changes is rewritten.
     learning that does not learn .......... two-step game; coordination game
     parts of the later methods ............ plain loops of their losses; what each term trains
     another policy learns than played ..... probabilities of the actions, played and learned from
+    environments in Python ................ adapters beside raw packages; rollouts beside plain
+                                            loops; a run beside the same one in the graph
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ RATIO = (
 )
 RESUME = "test_training.py::test_a_state_taken_out_and_put_back_continues_bit_for_bit"
 CHUNKS = "test_training.py::test_where_a_chunk_ends_changes_nothing"
+LOOPS = "test_host_pool.py::test_rollouts_are_those_of_plain_loops"
+IN_GRAPH = "test_host_in_graph.py::test_a_run_on_the_host_is_the_run_in_the_graph"
+BEGINS = "test_host_runs.py::test_nothing_is_remembered_where_an_episode_begins"
+TWO_STEP = f"{IN_GRAPH}[matrix/two_step-segments-qmix-replay-2]"
 
 BUGS: dict[str, Bug] = {
     "the_end_is_seen_one_step_late": Bug(
@@ -424,5 +430,219 @@ BUGS: dict[str, Bug] = {
         "copy = updates % self.target.interval == 0",
         "copy = updates < 0",
         ("test_two_step.py::test_q_tot_and_the_greedy_return_are_the_published_ones[qmix]",),
+    ),
+    "agents_of_pettingzoo_never_run_out_of_time": Bug(
+        "a time limit is treated as a true end",
+        "envs/host/pettingzoo.py",
+        "limit = [key for key in live if truncated.get(key) and not terminated.get(key)]",
+        "limit = list[Any]()",
+        ("test_host_adapters.py::test_truncated_if_one_of_the_last_was",),
+    ),
+    "a_battle_out_of_time_is_lost": Bug(
+        "a time limit is treated as a true end",
+        "envs/host/smac.py",
+        'cut = cut or (over and bool(info.get("episode_limit", False)))',
+        "cut = cut or False",
+        ("test_host_smac.py::test_beside_the_raw_battle[False]",),
+    ),
+    "a_packages_own_limit_is_an_end": Bug(
+        "a time limit is treated as a true end",
+        "envs/host/gymnasium.py",
+        "if terminated and self._true_end and not self._true_end():",
+        "if False:",
+        (
+            "test_host_adapters.py::"
+            "test_foraging_and_the_warehouse_are_as_gymnasium_plays_them[rware-tiny-2ag-v2]",
+        ),
+    ),
+    "every_end_on_the_board_is_true": Bug(
+        "a time limit is treated as a true end",
+        "envs/host/player.py",
+        "terminated, ended = bool(result.terminated), bool(",
+        "terminated, ended = bool(result.terminated or result.truncated), bool(",
+        (
+            f"{LOOPS}[segments-Strict]",
+            f"{LOOPS}[episodes-Strict]",
+            "test_host_pool.py::test_plans_are_kept",
+        ),
+    ),
+    "a_mask_says_what_is_illegal": Bug(
+        "a mask is read the wrong way round",
+        "envs/host/places.py",
+        "legal[: self.n_actions] = array != 0",
+        "legal[: self.n_actions] = array == 0",
+        (
+            "test_host_adapters.py::test_masks_both_ways[observation]",
+            "test_host_adapters.py::test_masks_both_ways[infos]",
+        ),
+    ),
+    "columns_beyond_an_agents_actions_are_legal": Bug(
+        "padding leaks",
+        "envs/host/team.py",
+        "self._legal = columns < np.asarray(spec.n_actions)[:, None]",
+        "self._legal = columns < np.full((self._n, 1), spec.max_actions)",
+        ("test_host_adapters.py::test_agents_of_different_sizes_are_padded",),
+    ),
+    "who_dies_is_not_paid": Bug(
+        "the last reward of an agent that dies is dropped",
+        "envs/host/pettingzoo.py",
+        "rewards.values(), [",
+        "[rewards[key] for key in left], [",
+        ("test_host_adapters.py::test_one_dead_agent_does_not_end_the_episode",),
+    ),
+    "every_episode_is_the_same": Bug(
+        "a seed is ignored",
+        "envs/host/pettingzoo.py",
+        "got = self._env.reset(seed=seed) if",
+        "got = self._env.reset(seed=0) if",
+        ("test_host_adapters.py::test_seeds_go_where_they_are_taken",),
+    ),
+    "all_environments_have_the_same_seeds": Bug(
+        "more parallel environments play the same episode",
+        "training/gather.py",
+        "board.salt[:, 4] = (group * self.each + number).reshape(-1)",
+        "board.salt[:, 4] = 0",
+        (f"{LOOPS}[segments-Strict]", f"{LOOPS}[two groups-Strict]"),
+    ),
+    "all_environments_of_an_evaluation_have_the_same_seeds": Bug(
+        "more parallel environments play the same episode",
+        "evaluation/onhost.py",
+        "board.salt[:, 4] = (seed, 1, *index), each",
+        "board.salt[:, 4] = (seed, 1, *index), 0",
+        ("test_host_pool.py::test_an_evaluation_plays_every_environments_share[Strict-0]",),
+    ),
+    "an_evaluation_takes_the_first_to_end": Bug(
+        "short episodes are favoured where the first to end are counted",
+        "evaluation/onhost.py",
+        "while (board.phase != OVER).any():",
+        "board.left[:] = 2**40\n    while sum(map(len, returns)) < episodes:",
+        ("test_host_pool.py::test_an_evaluation_plays_every_environments_share[Strict-0]",),
+    ),
+    "environments_are_reset_twice": Bug(
+        "a double reset",
+        "envs/host/player.py",
+        "        self.lengths[e] += 1\n",
+        "        self.lengths[e] += 1\n        if ended:\n            env.reset(0)\n",
+        (f"{LOOPS}[segments-Strict]", f"{LOOPS}[one-Strict]"),
+    ),
+    "the_end_is_not_shown_where_a_worker_died": Bug(
+        "a double reset",
+        "envs/host/player.py",
+        "elif phase == FINAL and not (lost and board.ended[t, e]):",
+        "elif phase == FINAL:",
+        (
+            "test_host_faults.py::"
+            "test_an_episode_that_ended_in_the_slot_that_killed_its_worker_shows_its_end",
+        ),
+    ),
+    "a_final_state_is_the_next_episodes": Bug(
+        "the state of the next episode stands where the last one ended",
+        "training/gathered.py",
+        "        return Slots(\n",
+        "        opens = board.first[1:-1, :, None]\n"
+        "        board.state[:-2] = np.where(opens, board.state[1:-1], board.state[:-2])\n"
+        "        return Slots(\n",
+        (f"{LOOPS}[segments-Strict]",),
+    ),
+    "a_return_goes_on_into_the_next_episode": Bug(
+        "an episode's return is not its own",
+        "envs/host/player.py",
+        "self.returns[e], self.lengths[e] = 0.0, 0",
+        "self.lengths[e] = 0",
+        (f"{LOOPS}[segments-Strict]", f"{LOOPS}[episodes-Strict]"),
+    ),
+    "what_failed_is_learned_from": Bug(
+        "a partial episode is not discarded",
+        "training/gathered.py",
+        "board.valid[since : t + 1, e] = False",
+        "board.valid[t, e] = False",
+        (
+            "test_host_faults.py::"
+            "test_what_one_environment_does_wrong_costs_its_episode_alone[raise]",
+            f"{LOOPS}[segments-Chaotic]",
+            f"{LOOPS}[episodes-Chaotic]",
+        ),
+    ),
+    "what_failed_is_paid_for": Bug(
+        "a partial episode is not discarded",
+        "training/gathered.py",
+        "np.where(board.valid, board.reward, 0.0)",
+        "board.reward",
+        (
+            "test_host_faults.py::"
+            "test_what_one_environment_does_wrong_costs_its_episode_alone[raise]",
+            f"{LOOPS}[segments-Chaotic]",
+        ),
+    ),
+    "what_failed_is_discarded_with_the_episode_before": Bug(
+        "a partial episode is not discarded (or a whole one with it)",
+        "training/gathered.py",
+        "since = max([0, *opened[-1:], *(over[-1:] + 1)])",
+        "since = max([0, *opened[-2:-1]])",
+        (f"{LOOPS}[segments-Chaotic]",),
+    ),
+    "groups_change_places": Bug(
+        "actions and observations of different environments",
+        "training/gathered.py",
+        "view[...] = array.reshape(*lead, *rest).swapaxes(1, 2).swapaxes(0, 1)",
+        "view[...] = array.reshape(*lead, *rest)[:, ::-1].swapaxes(1, 2).swapaxes(0, 1)",
+        (f"{LOOPS}[two groups-Strict]", f"{LOOPS}[seeds-Strict]"),
+    ),
+    "memories_of_groups_change_places": Bug(
+        "actions and observations of different environments",
+        "training/gather.py",
+        "for part in parts], axis=1)",
+        "for part in parts[::-1]], axis=1)",
+        ("test_host_pool.py::test_memories_start_where_they_ended",),
+    ),
+    "a_rollout_begins_with_an_action_that_nobody_took": Bug(
+        "the previous action is not empty where an episode begins",
+        "training/gather.py",
+        "np.full(self.lead, -1, self.dtype)",
+        "np.full(self.lead, 0, self.dtype)",
+        ("test_host_pool.py::test_memories_start_where_they_ended",),
+    ),
+    "players_remember_the_episode_before": Bug(
+        "memory and previous action go on where an episode begins",
+        "training/acting.py",
+        "Stream(sight.seen, sight.first, ",
+        "Stream(sight.seen, sight.first & False, ",
+        (f"{BEGINS}[False]",),
+    ),
+    "evaluated_agents_remember_the_episode_before": Bug(
+        "memory and previous action go on where an episode begins",
+        "evaluation/onhost.py",
+        "previous[None], first[None], memory)",
+        "previous[None], first[None] & False, memory)",
+        (f"{BEGINS}[True]",),
+    ),
+    "epsilon_counts_the_steps_of_a_group": Bug(
+        "epsilon schedules count something else than environment steps",
+        "training/onhost.py",
+        "self._leaves(state), self.steps, noise)",
+        "self._leaves(state), self.steps // self.groups, noise)",
+        (TWO_STEP,),
+    ),
+    "workers_are_shown_old_policies": Bug(
+        "another policy plays than learns",
+        "training/onhost.py",
+        "        leaves = jax.tree.leaves(policies)\n",
+        "        leaves = [jnp.copy(x) for x in jax.tree.leaves(policies)]\n"
+        '        leaves = self.__dict__.setdefault("kept", leaves)\n',
+        (TWO_STEP,),
+    ),
+    "actors_are_shown_old_policies": Bug(
+        "another policy plays than learns",
+        "training/ray_actor.py",
+        "self.act, list(leaves), env_steps",
+        'self.act, self.__dict__.setdefault("kept", list(leaves)), env_steps',
+        ("test_host_runs.py::test_a_ray_actor_acts_by_the_policies_that_it_is_given_last",),
+    ),
+    "every_rollout_explores_alike": Bug(
+        "one random draw decides exploration for all rollouts",
+        "training/onhost.py",
+        "self.noise(self.keys, np.int32(self.iteration))",
+        "self.noise(self.keys, np.int32(0))",
+        (TWO_STEP,),
     ),
 }

@@ -57,7 +57,7 @@ def test_a_planted_bug_is_caught(name: str, tmp_path: Path):
 
     done = run_tests(bug.caught_by, path)
     assert done.returncode == 1, f"pytest's exit code is {done.returncode}:\n{done.stdout}"
-    failed = re.findall(r"^FAILED \S*?(test_\w+\.py::\S+)", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^FAILED \S*?(test_\w+\.py::.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     for node in bug.caught_by:
         assert any(one.startswith(node) for one in failed), f"{node} passes:\n{done.stdout}"
 
