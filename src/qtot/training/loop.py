@@ -159,15 +159,19 @@ class Training:
                 before, now = now, int(train.env_steps.min())
                 evaluated = None
                 with self._kept(state):
-                    if opening is not None:
-                        played = self._evaluate(opening, 0, evaluation.episodes)
-                        self._log(fetch(opening.seeds.train), None, played, 0.0)
-                        opening = None
-                    if now >= config.steps:
-                        evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
-                    elif now // every > before // every:
-                        evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
-                self._log(train, fetch(progress), evaluated, spent)
+                    try:
+                        if opening is not None:
+                            played = self._evaluate(opening, 0, evaluation.episodes)
+                            self._log(fetch(opening.seeds.train), None, played, 0.0)
+                            opening = None
+                        if now >= config.steps:
+                            last = evaluation.final_episodes
+                            evaluated = self._evaluate(state, config.steps, last)
+                        elif now // every > before // every:
+                            at = now // every * every
+                            evaluated = self._evaluate(state, at, evaluation.episodes)
+                    finally:  # what was learned is told of, whatever came of its evaluation
+                        self._log(train, fetch(progress), evaluated, spent)
                 if not self.display.quiet:
                     split = engine.split(state, self.wall_s * (config.steps / max(now, 1) - 1))
                     if split is not None:

@@ -225,8 +225,10 @@ class OnHost:
         return {k: np.array([m[k] for m in means]) for k in means[0]}
 
     def split(self, state: RunState, left_s: float) -> dict[str, float] | None:
-        """Since the beginning: what the training process waited for, or did."""
-        if self.said:
+        """Since the beginning: what the training process waited for, or did; said again at the
+        end.
+        """
+        if self.said and left_s > 0:
             return None
         self.said = True
         seconds = {**self.seconds, "learner": self.learn_s}
