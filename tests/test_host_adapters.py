@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qtot
 from extras import package
 from host_envs import UNIT, Pair, Script
 from qtot.envs import FAMILIES, family_of, make_env, tasks
@@ -20,7 +21,9 @@ from qtot.envs.host.config import HostConfig
 from qtot.envs.host.gymnasium import GymnasiumTeam
 from qtot.envs.host.own import open_env
 from qtot.envs.host.pettingzoo import PettingZooTeam
+from qtot.envs.matrix import MarkovGame
 from qtot.errors import QtotError
+from qtot.training.world import World
 
 spaces = package("gymnasium.spaces", "gym")
 gymnasium = package("gymnasium", "gym")
@@ -656,3 +659,16 @@ def test_workers_never_load_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_jax_environment_that_can_be_closed_stays_one():
+    class Closable(MarkovGame):
+        def close(self) -> None:
+            raise AssertionError("nobody has to")
+
+    def make() -> Closable:
+        return Closable("own/closable", [[[1.0, 0.0], [0.0, 1.0]]])
+
+    world = World.open(make, HostConfig())
+    assert world.make is None and isinstance(world.in_graph, Closable)
+    assert qtot.check_env(make, steps=50).ok
