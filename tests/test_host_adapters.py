@@ -18,6 +18,7 @@ from qtot.envs import FAMILIES, family_of, make_env, tasks
 from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import GarbageError, HostEnv, Seen, Stepped
 from qtot.envs.host.config import HostConfig
+from qtot.envs.host.copies import maker
 from qtot.envs.host.gymnasium import GymnasiumTeam
 from qtot.envs.host.own import open_env
 from qtot.envs.host.pettingzoo import PettingZooTeam
@@ -672,3 +673,15 @@ def test_a_jax_environment_that_can_be_closed_stays_one():
     world = World.open(make, HostConfig())
     assert world.make is None and isinstance(world.in_graph, Closable)
     assert qtot.check_env(make, steps=50).ok
+
+
+def test_an_object_is_copied_also_one_that_can_be_called():
+    class Callable(Script):
+        def __call__(self) -> None:
+            raise AssertionError("it is no factory")
+
+    for mine in (Script(["abc", ""]), Callable(["abc", ""])):
+        make = maker(mine, HostConfig())
+        one, other = make(), make()
+        one.reset(0)
+        assert one._env is not other._env and mine not in (one._env, other._env)

@@ -63,10 +63,9 @@ def open_env(target: Any, config: HostConfig | None = None) -> HostEnv | Any:
 
 def _adapt(target: Any, name: str, config: HostConfig) -> Any:
     """An object if it is an environment, else what it makes."""
-    shape = None if isinstance(target, type) else _shape(target)
-    if shape is None and callable(target):
+    if is_factory(target):
         target = make(target, arguments(config.args), name)
-        shape = _shape(target)
+    shape = _shape(target)
     if shape is None:
         raise _none_of_them(target, name)
     if shape == "SMAC":
@@ -77,6 +76,11 @@ def _adapt(target: Any, name: str, config: HostConfig) -> Any:
         parallel = pettingzoo.parallel(target, name)
         return _taken(lambda: pettingzoo.PettingZooTeam(parallel, name, config), name)
     return target
+
+
+def is_factory(target: Any) -> bool:
+    """Whether it is called for an environment; one that can be called is an environment still."""
+    return callable(target) and (isinstance(target, type) or _shape(target) is None)
 
 
 def _taken(adapt: Callable[[], HostEnv], name: str) -> HostEnv:
