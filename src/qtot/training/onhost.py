@@ -47,7 +47,9 @@ class OnHost:
         config = program.config
         self.groups = 2 if config.collect.envs % 2 == 0 else 1
         self.steps = np.zeros(config.seeds, np.int32)
-        self.failed, self.discarded, self.news = 0, 0, list[str]()
+        self.failed, self.discarded = 0, 0
+        self.news: dict[str, tuple[int, int]] = {}
+        """of failures alike: how many, and episodes that they cost"""
         self.compiled: dict[str, Future[Compiled]] = {}
         self.pools: dict[str, Pool] = {}
         self.said = False
@@ -241,20 +243,27 @@ class OnHost:
         return self.gatherer.seconds
 
     def _hear(self, failures: list[Failure]) -> None:
+        """The first with their tracebacks, the others by what they are."""
         for failure in failures:
             self.failed += 1
-            lost = failure.lost
-            said = f"{failure.what}; {lost} episode{'s' * (lost != 1)} discarded, going on"
+            self.discarded += failure.lost
+            said = failure.what
             if self.failed <= SHOWN:
                 said += "\n" + failure.traceback.rstrip()
-            self.news.append(said)
-            self.discarded += lost
+            times, lost = self.news.get(said, (0, 0))
+            self.news[said] = times + 1, lost + failure.lost
         failures.clear()
 
     def told(self) -> list[str]:
-        """Environments and workers that failed."""
-        news, self.news = self.news, []
-        return news
+        """Environments and workers that failed, one line for those alike."""
+        news, self.news = self.news, {}
+        told = []
+        for said, (times, lost) in news.items():
+            what, *traceback = said.split("\n", 1)
+            often = f" ({times} times)" if times > 1 else ""
+            head = f"{what}{often}; {lost} episode{'s' * (lost != 1)} discarded, going on"
+            told.append("\n".join((head, *traceback)))
+        return told
 
     def counts(self) -> dict[str, int]:
         """How often they did."""
