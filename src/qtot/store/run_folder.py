@@ -15,11 +15,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from qtot.config import TrainConfig, nested_replace, validate
+from qtot.config import TrainConfig, nested_replace
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.store.files import write_json
 from qtot.store.params import load_params, save_params
+from qtot.validation import validate
 
 SCHEMA = 2
 Which = Literal["last", "best"]
