@@ -92,7 +92,8 @@ class Evaluate(_Process):
     def execute(self) -> int:
         """Plays and prints."""
         self.prepare()
-        from qtot.api import evaluate, load, print_evaluation
+        from qtot.api import evaluate, load
+        from qtot.evaluation.table import print_evaluation
 
         run = load(self.run, which=self.which)
         print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))
