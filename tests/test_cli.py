@@ -139,7 +139,7 @@ def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("qtot.api.load", load)
     monkeypatch.setattr("qtot.api.evaluate", evaluate)
-    monkeypatch.setattr("qtot.api.print_evaluation", print)
+    monkeypatch.setattr("qtot.evaluation.table.print_evaluation", print)
     assert run("eval runs/a").out == "last of runs/a: 256 episodes, seed 0\n"
     got = run("eval runs/a --which best --seed 4 --episodes 8")
     assert got.out == "best of runs/a: 8 episodes, seed 4\n"

@@ -14,7 +14,6 @@ import pytest
 
 from builders import SIZES, make_learner, memory_of, random_batch, random_networks
 from losses import close
-from qtot.config import validate
 from qtot.core.methods import METHODS
 from qtot.envs import make_env
 from qtot.envs.probes import KNOWN
@@ -23,6 +22,7 @@ from qtot.presets import preset_config
 from qtot.training.ingraph import Program
 from qtot.training.state import SeedState
 from qtot.types import Batch
+from qtot.validation import validate
 from small import q_tot_by_state, small_config, trained
 
 VALUE_BASED = [algo for algo, method in METHODS.items() if not method.on_policy]

@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, Union
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from qtot import __version__
-from qtot.config import TrainConfig, validate
+from qtot.config import TrainConfig
 from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError, unknown
 from qtot.presets import preset_config
 from qtot.reproduce import EXPERIMENTS
 from qtot.usage import parse
+from qtot.validation import validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,8 @@ class Evaluate(_Process):
     def execute(self) -> int:
         """Plays and prints."""
         self.prepare()
-        from qtot.api import evaluate, load, print_evaluation
+        from qtot.api import evaluate, load
+        from qtot.evaluation.table import print_evaluation
 
         run = load(self.run, which=self.which)
         print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))

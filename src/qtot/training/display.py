@@ -5,7 +5,6 @@ lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -234,31 +233,3 @@ class Display:
         if ":" in env.partition("/")[0]:
             named = f" --env {'MODULE:FACTORY' if env.startswith('own:') else env}"
         self.say(f"saved in {out} · evaluate again with: qtot eval {out}{named}")
-
-
-def evaluation_table(rows: Sequence[dict[str, float]]) -> None:
-    """What ``qtot eval`` prints: a row per seed, and the interquartile mean over seeds."""
-    from qtot.evaluation.statistics import iqm, iqm_interval
-
-    names = [k for k in rows[0] if k not in ("seed", "episodes", "return_std")]
-    console, table = Console(highlight=False), Table()
-    console.print(f"greedy policy, {rows[0]['episodes']} episodes per seed")
-    for name in ("seed", *names):
-        table.add_column(name.replace("_", " "), justify="right")
-
-    def cell(name: str, value: float) -> str:
-        return f"{value:.1%}" if name == "win_rate" else f"{value:.2f}"
-
-    for row in rows:
-        spread = {"return": f" ± {row['return_std']:.2f}"}
-        cells = [cell(k, row[k]) + spread.get(k, "") for k in names]
-        table.add_row(str(row["seed"]), *cells)
-    if len(rows) > 1:
-        table.add_section()
-        cells = []
-        for name in names:
-            values = [row[name] for row in rows]
-            low, high = iqm_interval(values)
-            cells.append(f"{cell(name, iqm(values))} [{cell(name, low)}, {cell(name, high)}]")
-        table.add_row("IQM", *cells)
-    console.print(table)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtot.config import TrainConfig, validate
+from qtot.config import TrainConfig
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.errors import QtotError
 from qtot.process import prepare
@@ -31,6 +31,7 @@ from qtot.training.resources import check_memory, device_facts, git_commit, nbyt
 from qtot.training.rows import means_of, number, score
 from qtot.training.state import Progress, RunState
 from qtot.training.world import World
+from qtot.validation import validate
 
 PARTS = ("agent", "mixer", "critic")
 

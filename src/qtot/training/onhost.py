@@ -23,7 +23,7 @@ from qtot.envs.host.pool import Pool, make_pool, worker_count
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import summarise
-from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
+from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
 from qtot.training.acting import Leaves, act_program, acting
 from qtot.training.collect import Actors, Tally
 from qtot.training.compile import Compiled, compiling, no_collections, placed
@@ -198,16 +198,7 @@ class OnHost:
         config = self.program.config
         episodes = config.evaluation.episodes
         if "evaluate" not in self.pools:
-            most = max(config.collect.envs, 1)
-            self.pools["evaluate"] = make_pool(
-                self.make,
-                self.spec,
-                config.host_here,
-                slots=SLOTS,
-                n=min(episodes, most),
-                groups=1,
-                whole=False,
-            )
+            self.pools["evaluate"] = greedy_pool(self.make, self.spec, config, episodes)
             self.greedy = greedy_program(self.program.learner, products(config))
         pool, means = self.pools["evaluate"], []
         try:
