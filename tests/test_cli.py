@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ from typing import Any
 import pytest
 
 import qtot
+import qtot.cli
 from command import plain, run
 from qtot.config import TrainConfig
+from qtot.errors import QtotWarning
 from qtot.presets import preset_config
 
 
@@ -176,6 +179,24 @@ def program(*args: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, *args], check=False, stdout=stdout, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_our_warnings_are_one_line_and_others_are_pythons(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def warning(args: Any) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("two\nlines", QtotWarning, stacklevel=1)
+        warnings.warn("theirs", UserWarning, stacklevel=1)
+        return 0
+
+    theirs: list[str] = []
+    monkeypatch.setattr("qtot.cli._run", warning)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: theirs.append(str(message))
+        assert qtot.cli.main([]) == 0
+    assert theirs == ["theirs"]
+    assert capsys.readouterr().err == "qtot: warning: two lines\n"
 
 
 def test_help_and_mistakes_do_not_load_jax():

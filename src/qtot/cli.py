@@ -6,9 +6,11 @@ before the arguments are known to be good, so that help and mistakes answer at o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union
 
@@ -17,7 +19,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 from qtot import __version__
 from qtot.config import TrainConfig
 from qtot.envs.host.config import HostConfig
-from qtot.errors import QtotError, unknown
+from qtot.errors import QtotError, QtotWarning, unknown
 from qtot.presets import preset_config
 from qtot.reproduce import EXPERIMENTS
 from qtot.usage import parse
@@ -249,6 +251,22 @@ def _say(message: str) -> None:
     print(f"qtot: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Ours in one line; others' as Python shows them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def warn(message: Any, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, QtotWarning):
+                _say(f"warning: {message}")
+            else:
+                show(message, category, *rest)
+
+        warnings.showwarning = warn
+        yield
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -260,7 +278,8 @@ def main(args: Sequence[str] | None = None) -> int:
         interrupted; 1 when whoever reads the output left, or the command's answer is no.
     """
     try:
-        code = _run(sys.argv[1:] if args is None else args)
+        with _plain_warnings():
+            code = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except QtotError as error:
         _say(f"error: {error}")

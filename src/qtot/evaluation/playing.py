@@ -15,6 +15,7 @@ from qtot.envs import jax_env
 from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import HostEnv
 from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotWarning
 from qtot.evaluation.episodes import Episodes, evaluation_key, play_greedy
 from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
 from qtot.types import Key
@@ -66,6 +67,7 @@ def on_host(
             warnings.warn(
                 f"the environments failed {len(pool.failures)} times, and these episodes do not "
                 f"count; the last: {pool.failures[-1].what}",
+                QtotWarning,
                 stacklevel=4,
             )
     finally:
