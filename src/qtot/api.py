@@ -21,7 +21,7 @@ from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.runs import Run
 from qtot.store.run_folder import RunFolder, Which, new_folder
-from qtot.training.loop import run_training
+from qtot.training.launch import run_training
 
 __all__ = [
     "Memory",
