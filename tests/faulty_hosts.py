@@ -116,6 +116,22 @@ class Planned(Strict):
         return self.now["fault"](self, stepped) if fault else stepped
 
 
+class Clinging(Planned):
+    """Cannot be closed."""
+
+    def close(self) -> None:
+        super().close()
+        throw(RuntimeError("still in use"))
+
+
+class Parent(Strict):
+    """Starts a process, and forgets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.child = subprocess.Popen(["sleep", "1000"])
+
+
 class Chaotic(Strict):
     """Fails at random moments, decided by the seed, in all ways that leave the process alive."""
 
@@ -138,7 +154,7 @@ class Chaotic(Strict):
         return HARMLESS[name](self, stepped)
 
 
-def _raise(error: BaseException) -> NoReturn:
+def throw(error: BaseException) -> NoReturn:
     raise error
 
 
@@ -158,11 +174,11 @@ class SpeechlessError(Exception):
 
 NAN = np.full((3, 4), np.nan, np.float32)
 HARMLESS: dict[str, Callable[[Any, Any], Any]] = {
-    "raise": lambda *_: _raise(ValueError("[/bold] boo \udc80\nsecond line")),
-    "exit": lambda *_: _raise(SystemExit(3)),
-    "end of file": lambda *_: _raise(EOFError()),
-    "speechless": lambda *_: _raise(SpeechlessError()),
-    "long": lambda *_: _raise(ValueError("x" * 10**6)),
+    "raise": lambda *_: throw(ValueError("[/bold] boo \udc80\nsecond line")),
+    "exit": lambda *_: throw(SystemExit(3)),
+    "end of file": lambda *_: throw(EOFError()),
+    "speechless": lambda *_: throw(SpeechlessError()),
+    "long": lambda *_: throw(ValueError("x" * 10**6)),
     "nan": _seen(obs=NAN),
     "infinite": _seen(state=np.full(5, np.inf, np.float32)),
     "shape": _seen(obs=np.zeros((3, 5), np.float32)),

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 import faulty_hosts as faults
-from faulty_hosts import SPEC, Planned
+from faulty_hosts import SPEC, Parent, Planned
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.pool import make_pool
 from qtot.envs.host.processes import Processes
@@ -29,7 +29,8 @@ def main(mode: str, seconds: float) -> None:
         plan |= {"at": 4, "fault": FAULTS[mode]}
     if mode == "starting":
         plan |= {"at": 0, "fault": faults.sleep}
-    make, config = partial(Planned, {}, plan), HostConfig(workers=2, timeout_s=600.0)
+    make = Parent if mode == "parents" else partial(Planned, {}, plan)
+    config = HostConfig(workers=2, timeout_s=600.0)
     pool = make_pool(make, SPEC, config, slots=1, n=4, groups=2, whole=False)
     assert isinstance(pool, Processes)
     try:

@@ -14,6 +14,7 @@ import pytest
 import qtot
 from extras import package
 from host_envs import UNIT, Pair, Script
+from host_oracle import played
 from qtot.envs import FAMILIES, family_of, make_env, tasks
 from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import GarbageError, HostEnv, Seen, Stepped
@@ -364,6 +365,28 @@ def test_the_environments_own_state_which_keeps_its_size():
     with pytest.raises(GarbageError, match=r"state: expected 4 features .* got 5"):
         env.step([0])
     assert zoo(["abc", "abc"]).spec.state_source == "concatenated observations"
+
+
+class Needy(Script):
+    """Its state is the first of those who are there."""
+
+    def state(self) -> np.ndarray:
+        return np.float32(["ab".index(self.agents[0]), self.now])
+
+
+def needy() -> PettingZooTeam:
+    ends = {1: {"a": "T"}, 2: {"b": "T"}}
+    return PettingZooTeam(Needy(["ab", "b", ""], names=("a", "b"), ends=ends), "own:needy")
+
+
+def test_nobody_asks_for_a_state_after_a_true_end():
+    """Many need somebody alive."""
+    made = played(needy, spec=needy().spec, workers=0, envs=1, slots=6, rollouts=1)
+    assert not made.failures
+    slots = made.rollouts[0].slots
+    assert slots.valid[0, :, 0].tolist() == [True, True, False] * 2
+    assert slots.terminated[0, :, 0].tolist() == [False, True, False] * 2
+    assert slots.state[0, :, 0].tolist() == [[0, 0], [1, 1], [0, 0]] * 2
 
 
 def test_what_was_returned_is_never_written_to_again():

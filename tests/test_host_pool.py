@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from faulty_hosts import HARMLESS, LIMIT, SPEC, Chaotic, Planned, Strict, seed_of
-from host_oracle import check, gather, gatherer_of, noise_for, played
+from host_oracle import Played, check, gather, gatherer_of, noise_for, played
 from qtot.envs.host import board as boards
+from qtot.envs.host import processes
 from qtot.envs.host.board import OVER
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.pool import make_pool, worker_count
+from qtot.envs.host.processes import Processes
+from qtot.envs.host.worker import Job
 from qtot.evaluation.onhost import play_on_host
 
 ALONE: dict[str, Any] = {"envs": 5, "slots": 7, "rollouts": 4}
@@ -22,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "episodes": {**ALONE, "whole": True},
     "two groups": {**ALONE, "envs": 6, "groups": 2, "slots": 12},
     "seeds": {"envs": 4, "groups": 2, "seeds": 3, "slots": 5, "rollouts": 5},
+    "episodes of two groups": {**ALONE, "envs": 6, "groups": 2, "whole": True},
     "episodes of seeds": {"envs": 2, "groups": 2, "seeds": 2, "slots": 0, "whole": True},
     "one": {"envs": 1, "slots": 1, "rollouts": 30},
 }
@@ -43,7 +48,12 @@ def test_rollouts_are_those_of_plain_loops(name: str, make: Any):
 
 @pytest.mark.parametrize(
     ("name", "workers", "make"),
-    [("segments", 3, Chaotic), ("seeds", 2, Chaotic), ("episodes of seeds", 2, Chaotic)],
+    [
+        ("segments", 3, Chaotic),
+        ("seeds", 2, Chaotic),
+        ("episodes of two groups", 2, Chaotic),
+        ("episodes of seeds", 2, Chaotic),
+    ],
 )
 def test_they_do_not_depend_on_the_workers(name: str, workers: int, make: Any):
     shape = {"rollouts": 3, **SHAPES[name]}
@@ -62,6 +72,61 @@ def test_they_do_not_depend_on_the_workers_in_any_shape(name: str, workers: int)
         made = played(make, workers=workers, **shape)
         check(made, make, seed=0, whole=shape.get("whole", False))
         assert not any("Misused" in failure.what for failure in made.failures)
+
+
+def test_whole_episodes_of_one_group_are_stepped_while_the_other_acts():
+    """The first group's are over after two transitions, the second's after four."""
+    plan = {seed_of(0, number, 0): {"length": 2 + 2 * number} for number in (0, 1)}
+    make = partial(Planned, plan)
+    gatherer = gatherer_of(make, envs=2, slots=0, whole=True, groups=2, workers=2)
+    pool, noise = gatherer.pool, noise_for(gatherer)
+    send, wait, at_work, waited = pool.send, pool.wait, set[int](), list[int]()
+
+    def sending(group: int, t: int | None) -> None:
+        at_work.add(group)
+        send(group, t)
+
+    def waiting(group: int) -> None:
+        waited.append(len(at_work))
+        wait(group)
+        at_work.discard(group)
+
+    pool.send, pool.wait = sending, waiting
+    check(Played([gather(gatherer, noise[0])], noise, []), make, seed=0, whole=True)
+    pool.close()
+    assert waited == [2, 1, *[2, 2], *[2, 1], 1, 1]  # to open, then slot by slot
+
+
+def test_who_has_fewer_environments_of_one_group_has_more_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class Idle:
+        """A worker that is given nothing to do."""
+
+        pipe = SimpleNamespace(send_bytes=len)
+
+        def __init__(self, board: int, job: Job):
+            self.job = job
+
+        def close(self, deadline: float) -> None: ...
+
+    monkeypatch.setattr(processes, "Child", Idle)
+    for each in range(1, 9):
+        for workers in range(1, 2 * each + 1):
+            config = HostConfig(workers=workers)
+            pool = make_pool(Strict, SPEC, config, slots=1, n=2 * each, groups=2, whole=False)
+            assert isinstance(pool, Processes)
+            groups = [worker.job.groups for worker in pool.workers]
+            pool.close()
+            loads = [len(one) + len(other) for one, other in groups]
+            assert (len(loads), sum(loads), max(loads) - min(loads) <= 1) == (
+                workers,
+                2 * each,
+                True,
+            )
+            for i, first in enumerate((0, each)):
+                played = sorted(e for both in groups for e in both[i])
+                assert played == list(range(first, first + each))
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import pytest
 
 import faulty_hosts as faults
+import qtot
 from faulty_hosts import Planned, Strict
 from host_oracle import gather, gatherer_of, noise_for, played
 
 HERE = Path(__file__).parent
-SRC = HERE.parent / "src"
+SRC = Path(qtot.__file__).parent.parent
 SECONDS = 15.0
 """within which what should be gone must be, on a busy machine"""
 
@@ -33,6 +35,17 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def group_of(leaders: Sequence[int]) -> list[str]:
+    """Names of the processes that live in the groups of these, themselves included."""
+    names = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            state, _, group = rest.split()[:3]
+            names += [name] * (state != "Z" and int(group) in leaders)
+    return names
 
 
 def soon(fine: Callable[[], bool]) -> bool:
@@ -57,12 +70,16 @@ def environment(**more: str) -> dict[str, str]:
         ("in C", signal.SIGKILL),
         ("in C", signal.SIGINT),
         ("starting", signal.SIGKILL),
+        ("parents", signal.SIGKILL),
+        ("parents", signal.SIGTERM),
+        ("parents", None),
         pytest.param("starting", signal.SIGINT, marks=pytest.mark.long),
         pytest.param("spinning", signal.SIGKILL, marks=pytest.mark.long),
         pytest.param("spinning", signal.SIGTERM, marks=pytest.mark.long),
     ],
 )
 def test_no_worker_outlives_its_parent(mode: str, signum: Any, tmp_path: Path):
+    """Nor does what its environments have started."""
     shm = set(Path("/dev/shm").glob("*qtot*"))
     with subprocess.Popen(
         [sys.executable, str(HERE / "host_script.py"), mode, "0" if signum is None else "600"],
@@ -78,10 +95,11 @@ def test_no_worker_outlives_its_parent(mode: str, signum: Any, tmp_path: Path):
         assert len(workers) == 2
         if signum is not None:
             assert all(lives(pid) for pid in workers)
+            assert group_of(workers).count("sleep") == (4 if mode == "parents" else 0)
             time.sleep(0.1)
             os.killpg(parent.pid, signum)
         parent.wait(SECONDS)
-    assert soon(lambda: not any(lives(pid) for pid in workers))
+    assert soon(lambda: not group_of(workers)), group_of(workers)
     assert list(tmp_path.iterdir()) == []
     assert not set(Path("/dev/shm").glob("*qtot*")) - shm
 

@@ -14,6 +14,7 @@ from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import HostEnv, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
+from qtot.envs.host.player import ERRORS
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.training.engine import Engine, InGraph
@@ -43,7 +44,7 @@ class World(NamedTuple):
         if not is_host(env):
             return World(env.spec, env, None)
         spec = env.spec
-        with contextlib.suppress(Exception):  # as where workers close theirs
+        with contextlib.suppress(*ERRORS):  # as where workers close theirs
             env.close()  # workers make their own
         return World(spec, Shown(spec), make)
 
