@@ -40,7 +40,7 @@ class Found:
         new = _First(place, (expected, got, remedy), severity)
         self._told.setdefault((kind, what), new).count += 1
 
-    def raised(self, kind: str, place: str, error: Exception, expected: str) -> None:
+    def raised(self, kind: str, place: str, error: BaseException, expected: str) -> None:
         """An exception of the user's code, or an adapter's word for what it was given."""
         if isinstance(error, GarbageError):
             said = str(error).rstrip(".")

@@ -7,6 +7,7 @@ it raises or returns gets through.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from qtot.envs.check_record import Record, real_entries
 from qtot.envs.host.base import HostEnv, Seen
 from qtot.envs.host.check_found import Found
 from qtot.envs.host.check_read import Reader
+from qtot.envs.host.player import ERRORS
 from qtot.envs.spec import EnvSpec
 
 FAILURES = 5
@@ -112,12 +114,13 @@ class Player:
         place = f"step 0 of episode {len(self.episodes)}"
         try:
             seen = self._timed(self.env.reset, seed)
-        except Exception as error:
+        except ERRORS as error:
             self.found.raised("reset_raised", f"reset({seed})", error, "an episode to begin")
             return False
         kept = self._reader.seen(seen, place)
         if kept is None:
             return False
+        self._ask(self._reader.outside, place)
         self.episodes.append(Episode(seed, len(self._slots)))
         step, ended = 0, False
         while step < self.spec.episode_limit and not ended:
@@ -139,7 +142,7 @@ class Player:
     def _step(self, seen: Seen, step: int) -> tuple[Seen | None, bool]:
         """What is seen next, None if playing cannot go on, and whether the episode ended."""
         episode, count = self.episodes[-1], len(self.episodes) - 1
-        place = f"step {step} of episode {count}"
+        place, next_place = (f"step {n} of episode {count}" for n in (step, step + 1))
         legal: np.ndarray = np.logical_and(seen.avail_actions, self._real)
         some = np.any(legal, -1, keepdims=True)
         luck = self._luck.random(legal.shape)
@@ -147,30 +150,32 @@ class Player:
         allowed = np.where(some, legal, self._real)
         actions = [int(a) for a in np.where(allowed, luck, -1).argmax(-1)]
         try:
-            stepped = self._timed(self.env.step, actions)
-        except Exception as error:
+            stepped = self._timed(self.env.step, list(actions))
+        except ERRORS as error:
             if np.all(some | ~seen.alive[:, None]):
                 self.found.raised("step_raised", place, error, "an answer to legal actions")
                 so_far = Episode(episode.seed, episode.first_slot, list(episode.actions))
                 self.stumble = self.stumble or Stumble(so_far, actions, legal)
             return None, False
         self._taken += 1
-        kept = self._reader.stepped(stepped, place, f"step {step + 1} of episode {count}")
+        kept = self._reader.stepped(stepped, place, next_place)
         if kept is None:
             return None, False
-        self._extras(place)
+        self._ask(self._reader.outside, next_place)
+        own = self._ask(self._reader.agent_rewards, place)
+        if own is not None:
+            self.agent_rewards.append(own)
         episode.actions.append(actions)
         self._rows[-1][1:] = [True, kept.reward, kept.terminated, kept.truncated]
         return kept.seen, kept.terminated or kept.truncated
 
-    def _extras(self, place: str) -> None:
+    def _ask(self, ask: Callable[[HostEnv, str], Any], place: str) -> Any:
+        """For what adapters may offer; None where that raises."""
         try:
-            own = self._reader.extras(self.env, place)
-        except Exception as error:
-            self.found.raised("step_raised", place, error, "an answer about the last step")
-            return
-        if own is not None:
-            self.agent_rewards.append(own)
+            return ask(self.env, place)
+        except ERRORS as error:
+            self.found.raised(f"{ask.__name__}_raised", place, error, "an answer")
+            return None
 
     def _timed(self, function: Any, argument: Any) -> Any:
         began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from qtot.envs.check_spec import FIELDS
 from qtot.envs.host.base import HostEnv, Seen, Stepped
 from qtot.envs.host.check_found import Found
+from qtot.envs.host.player import LARGEST
 from qtot.envs.spec import EnvSpec
 
 DTYPES = {"float": (np.dtype(np.float32), "np.float32"), "bool": (np.dtype(np.bool_), "bool")}
@@ -56,6 +58,9 @@ class Reader:
         reward = _number(stepped.reward)
         if reward is None:
             self._refuse("reward_no_number", "reward", place, "a number", stepped.reward)
+        elif LARGEST < abs(reward) < math.inf:
+            told = "a float32", f"{reward:g}", "make it smaller; training discards the episode"
+            self._found.tell("reward_too_large", "reward", place, *told)
         terminated = self._end("terminated", stepped.terminated, place)
         truncated = self._end("truncated", stepped.truncated, place)
         self._info(stepped.info, place)
@@ -64,16 +69,19 @@ class Reader:
             return None
         return Stepped(seen, reward, terminated, truncated, stepped.info)
 
-    def extras(self, env: HostEnv, place: str) -> np.ndarray | None:
-        """What adapters may offer: the agents' own rewards, float64 ``[N]``; and what is outside of
-        its space, which is told. Raises what the environment does.
-        """
+    def outside(self, env: HostEnv, place: str) -> None:
+        """An adapter's word for what lies outside of the declared space. Raises what it does."""
         outside = getattr(env, "outside", None)
         if callable(outside) and (said := outside()) is not None:
-            expected = "observations inside the declared space"
+            expected, got = "observations inside the declared space", " ".join(str(said).split())
             remedy = "mend the space or the observation; nothing is clipped in training"
-            told = "outside_space", "observation", place, expected, str(said), remedy
+            told = "outside_space", "observation", place, expected, got, remedy
             self._found.tell(*told, severity="notice")
+
+    def agent_rewards(self, env: HostEnv, place: str) -> np.ndarray | None:
+        """The agents' own rewards, float64 ``[N]``, where an adapter offers them. Raises what it
+        does.
+        """
         given = getattr(env, "agent_rewards", None)
         if given is None:
             return None
@@ -138,9 +146,14 @@ class Reader:
             self._found.tell("info_keys", "info", place, f"the keys {names}", got, remedy)
             return
         for name, value in info.items():
-            if _number(value) is None:
-                what, got = f"info[{name!r}]", described(value)
+            what, number = f"info[{name!r}]", _number(value)
+            if number is None:
+                got = described(value)
                 self._found.tell("info_no_number", what, place, "a number", got, "report one")
+            elif not abs(number) <= LARGEST:
+                remedy = "report one that is; training discards the episode"
+                got = f"{number:g}"
+                self._found.tell("info_not_finite", what, place, "a finite float32", got, remedy)
 
 
 def cast(array: Any, dtype: np.dtype) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from qtot.envs.host.base import HostEnv, Seen, Stepped
 from qtot.envs.host.check_found import summary
 from qtot.envs.host.check_play import Episode, Played, Player
 from qtot.envs.host.check_read import cast, described
+from qtot.envs.host.player import ERRORS
 from qtot.envs.report import Problem, problem
 
 REPEATED_STEPS = 1_000
@@ -27,7 +28,7 @@ def alike(player: Player, record: Played, other: HostEnv, wall_s: float) -> Iter
     first = record.time[:, 0] == 0
     starts = [record.seen.obs[first, 0], record.seen.state[first, 0]]
     until, beyond = time.perf_counter() + wall_s, player.episodes[-1].seed + 1
-    with suppress(Exception), np.errstate(all="ignore"):  # resets that raise were told of
+    with suppress(*ERRORS), np.errstate(all="ignore"):  # resets that raise were told of
         while len(starts[0]) < RESETS_COMPARED and time.perf_counter() < until:
             seen = other.reset(beyond)
             starts = [
@@ -53,7 +54,7 @@ def departing(player: Player, record: Played, other: HostEnv, wall_s: float) -> 
                 left -= 1
                 if left <= 0 or time.perf_counter() > until:
                     return
-        except Exception as error:
+        except ERRORS as error:
             yield _nondeterministic(f"episode {index}", "play", f"an answer and {summary(error)}")
             return
 
@@ -84,7 +85,7 @@ def inverted(player: Player, other: HostEnv) -> Iterator[Problem]:
         try:
             for _ in _retrace(other, episode, [*episode.actions, joint]):
                 pass
-        except Exception:
+        except ERRORS:
             return True
         return False
 
@@ -105,7 +106,7 @@ def _retrace(
     """What is seen, and what was answered, from the reset on. Raises what the environment does."""
     yield env.reset(episode.seed), None
     for joint in actions:
-        stepped = env.step(joint)
+        stepped = env.step(list(joint))
         yield stepped.seen, stepped
 
 
