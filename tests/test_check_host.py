@@ -260,7 +260,8 @@ BROKEN = {
     "garbage": (
         host_walk(before=garbage),
         "error garbage",
-        "got rewards: expected the team's reward for every agent, got 1.0 and 2.0; mend",
+        "rewards, step 0 of episode 0 (first of 5): expected the team's reward for every agent, "
+        "got 1.0 and 2.0; mend what the environment returns there",
     ),
     "reset raises": (
         host_walk(parts={"reset": raising("no display")}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from qtot.envs.host.base import GarbageError
 from qtot.envs.report import Problem, Severity, problem
 
 QTOT = str(Path(qtot.__file__).parent)
+SENTENCE = re.compile(r"(?:(.+?): )?expected (.+?), got (.+?)(?:; (.+))?")
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen")
 
 
@@ -43,11 +45,7 @@ class Found:
     def raised(self, kind: str, place: str, error: BaseException, expected: str) -> None:
         """An exception of the user's code, or an adapter's word for what it was given."""
         if isinstance(error, GarbageError):
-            said = str(error).rstrip(".")
-            remedy = "mend what the environment returns there"
-            self.tell(
-                "garbage", said.partition(":")[0], place, "what training can use", said, remedy
-            )
+            self.tell("garbage", *_parts(error, place))
             return
         at = origin(error)
         self.tell(kind, at, place, expected, f"{summary(error)} at {at}", "mend it there")
@@ -58,6 +56,19 @@ class Found:
             # where code is at fault, its line is a part of what was got
             where = first.place if kind.endswith("_raised") else f"{what}, {first.place}"
             yield problem(kind, where + often, *first.why, severity=first.severity)
+
+
+def _parts(error: GarbageError, place: str) -> tuple[str, str, str, str, str]:
+    """What ``tell`` is to be told of an adapter's sentence, "WHERE: expected ..., got ...; REMEDY",
+    of which the first and the last may be missing.
+    """
+    said = " ".join(str(error).split()).rstrip(".")
+    found = SENTENCE.fullmatch(said)
+    mend = "mend what the environment returns there"
+    if found is None:
+        return "an answer", place, "what training can use", said, mend
+    what, expected, got, remedy = found.groups()
+    return what or "an answer", place, expected, got, remedy or mend
 
 
 def summary(error: BaseException) -> str:
