@@ -340,6 +340,21 @@ def test_a_second_instance_that_cannot_be_made_or_is_another():
     assert list(found(HostWalk, again=other)) == ["error spec"]
 
 
+@pytest.mark.parametrize("close", [raising("port lost"), leaving])
+def test_a_second_instance_that_cannot_be_closed(close: Any):
+    closed = []
+
+    def closing(env: HostWalk) -> None:
+        closed.append(env)
+        close()
+
+    make = host_walk(parts={"close": closing})
+    env = make()
+    report = check_host(env, steps=STEPS, again=make)
+    assert report.problems == [] and report.facts["transitions"] == STEPS
+    assert len(closed) == 1 and closed[0] is not env
+
+
 def test_what_an_environment_does_with_its_actions_is_its_own_affair():
     """The worker hands over a new list, too."""
 
@@ -367,6 +382,38 @@ def test_rewards_that_no_float32_holds():
     assert set(problems) == {"error reward_too_large", "notice reward_scale"}
     told = "step 0 of episode 0 (first of 200): expected a float32, got 1e+39; make it smaller"
     assert told in problems["error reward_too_large"]
+
+
+def mixed(likeness: float) -> Any:
+    """One agent's reward is a coin, the other's a die and a part of that coin."""
+
+    def share(own: Any) -> Any:
+        coin, die = np.floor(own)
+        return np.array([coin, die + likeness * coin])
+
+    return rewarding(share)
+
+
+def test_rivals_whose_rewards_hold_much_else_are_found_in_a_long_play():
+    message = found(mixed(-0.6), steps=2_000)["notice competitive"]
+    assert "got a correlation of -0.3" in message
+    assert found(mixed(-0.6), steps=40) == {}, "too few to be sure"
+    assert found(mixed(-0.1), steps=2_000) == found(mixed(0.6), steps=2_000) == {}
+
+
+def test_an_end_that_time_did_not_allow_to_see():
+    make = host_walk(
+        tell=lambda stepped, _: stepped._replace(terminated=False, truncated=False),
+        episode_limit=10**6,
+    )
+    report = check_host(make(), steps=10**9, wall_s=0.2)
+    (told,) = report.problems
+    assert (told.kind, told.severity) == ("no_end_seen", "notice")
+    assert re.fullmatch(
+        r"episodes: expected an end, got none in \d+ steps, which took 0.2 s; shorter episodes, or "
+        "quicker steps, show how they end",
+        told.message,
+    )
 
 
 def test_nondeterminism_is_seen_in_the_instance_itself():

@@ -18,15 +18,16 @@ from qtot.envs.check_record import (
     ending_problems,
     mask_problems,
     observed_problems,
-    played_facts,
     played_notices,
 )
 from qtot.envs.check_spec import spec_problems
 from qtot.envs.host.base import HostEnv
+from qtot.envs.host.check_facts import host_facts
 from qtot.envs.host.check_found import Found, summary
 from qtot.envs.host.check_play import Played, Player
 from qtot.envs.host.check_repeat import alike, departing, inverted
-from qtot.envs.host.check_rewards import rivals, scale_problems
+from qtot.envs.host.check_rewards import reward_problems
+from qtot.envs.host.player import ERRORS
 from qtot.envs.report import Problem, Report, problem
 from qtot.envs.spec import EnvSpec
 
@@ -70,25 +71,22 @@ def check_host(
         wrong_way = list(inverted(player, other))
     finally:
         if other is not env:
-            with suppress(Exception):  # whether it can be closed is not what was asked
+            with suppress(*ERRORS):  # whether it can be closed is not what was asked
                 other.close()
     with np.errstate(all="ignore"):  # what is not finite has been told by name
-        facts = played_facts(spec, record)
+        facts = host_facts(player, record)
         problems = [
             *wrong_way,
             *(told for told in found if not (wrong_way and told.kind == "step_raised")),
             *observed_problems(spec, record),
             *mask_problems(spec, record),
             *_endings(player, record),
-            *rivals(player),
             *departures,
             *same_starts,
-            *played_notices(spec, record),
-            *scale_problems(record, facts["return_mean"]),
+            *_noticed(spec, record),
+            *reward_problems(player, record, facts["return_mean"]),
             *_assumed_limit(player, record),
         ]
-    taken = facts["transitions"]
-    facts["steps_per_second"] = round(taken / player.seconds) if player.seconds else None
     facts["deterministic"] = not departures
     if player.cut:
         facts["stopped_after"] = player.cut
@@ -99,7 +97,7 @@ def _facts_of(env: Any, name: str) -> tuple[EnvSpec | None, list[Problem]]:
     lacks = [part for part in ("reset", "step", "close") if not _has(env, part)]
     try:
         spec = env.spec
-    except Exception as error:
+    except ERRORS as error:
         spec, lacks = None, ["spec: " + summary(error), *lacks]
     contract = "the contract is qtot.envs.host.base.HostEnv"
     if lacks:
@@ -109,7 +107,8 @@ def _facts_of(env: Any, name: str) -> tuple[EnvSpec | None, list[Problem]]:
         remedy = f"return a qtot.envs.spec.EnvSpec; {contract}"
         return None, [problem("interface", "spec", "an EnvSpec", type(spec).__name__, remedy)]
     try:
-        kinds = {"name": str, "state_size": int, "episode_limit": int, "shortest_episode": int}
+        kinds: dict[str, type] = dict.fromkeys(("name", "about"), str)
+        kinds |= dict.fromkeys(("state_size", "episode_limit", "shortest_episode"), int)
         lists = {"agents": str, "n_actions": int, "obs_sizes": int, "info": str}
         wrong = [f for f, kind in kinds.items() if not isinstance(getattr(spec, f), kind)]
         for f, kind in lists.items():
@@ -119,7 +118,7 @@ def _facts_of(env: Any, name: str) -> tuple[EnvSpec | None, list[Problem]]:
         if wrong:
             raise TypeError(f"{wrong[0]}={getattr(spec, wrong[0])!r}")
         return spec, list(spec_problems(spec))
-    except Exception as error:
+    except ERRORS as error:
         remedy = "give every field the type that EnvSpec declares"
         return None, [problem("spec", "spec", "an EnvSpec", summary(error), remedy)]
 
@@ -127,7 +126,7 @@ def _facts_of(env: Any, name: str) -> tuple[EnvSpec | None, list[Problem]]:
 def _has(env: Any, part: str) -> bool:
     try:
         return callable(getattr(env, part))
-    except Exception:
+    except ERRORS:
         return False
 
 
@@ -138,7 +137,7 @@ def _fresh(again: Again | None, spec: EnvSpec, found: Found) -> HostEnv | None:
     try:
         other = again()
         same = other.spec == spec
-    except Exception as error:
+    except ERRORS as error:
         found.raised("again_raised", "a second instance", error, "the environment once more")
         return None
     if not same:
@@ -148,9 +147,25 @@ def _fresh(again: Again | None, spec: EnvSpec, found: Found) -> HostEnv | None:
 
 
 def _endings(player: Player, record: Played) -> Iterator[Problem]:
-    """Where the play came to grief, that no end was seen says nothing."""
+    """Where the play was cut, more steps would not show an end."""
     for told in ending_problems(player.spec, record):
-        if told.kind != "no_end_seen" or not player.cut.endswith("failures"):
+        if told.kind != "no_end_seen" or not player.cut:
+            yield told
+        elif not player.cut.endswith("failures"):
+            yield problem(
+                "no_end_seen",
+                "episodes",
+                "an end",
+                f"none in {int(record.valid.sum())} steps, which took {player.cut}",
+                "shorter episodes, or quicker steps, show how they end",
+                severity="notice",
+            )
+
+
+def _noticed(spec: EnvSpec, record: Played) -> Iterator[Problem]:
+    """Where nothing moved, that the state did not says nothing."""
+    for told in played_notices(spec, record):
+        if told.kind != "constant_state" or record.valid.any():
             yield told
 
 
