@@ -297,6 +297,8 @@ def test_wrong_masks_are_garbage():
     for mask, words in (
         ([0, 0, 0], "give an agent who must wait a no-op"),
         ([1, 1], r"shape \(3,\)"),
+        ([0.0, -np.inf, 0.0], "mask of 0 and 1, 1 = legal, got -inf; .* give mask == 0"),
+        ([1, 2, 0], "mask of 0 and 1, 1 = legal, got 2"),
     ):
 
         def infos(name, step, mask=mask):
@@ -387,6 +389,12 @@ def test_nobody_asks_for_a_state_after_a_true_end():
     assert slots.valid[0, :, 0].tolist() == [True, True, False] * 2
     assert slots.terminated[0, :, 0].tolist() == [False, True, False] * 2
     assert slots.state[0, :, 0].tolist() == [[0, 0], [1, 1], [0, 0]] * 2
+
+
+def test_a_state_that_cannot_be_asked_for_is_none():
+    env = Script(["ab", ""])
+    env.state = {"round": 0}  # pyright: ignore[reportAttributeAccessIssue]
+    assert PettingZooTeam(env, "own:script").spec.state_source == "concatenated observations"
 
 
 def test_what_was_returned_is_never_written_to_again():
@@ -588,6 +596,11 @@ def test_anything_else_is_refused_with_what_was_missing():
 
 def broken(size: int = 3) -> None:
     raise RuntimeError(f"no room\nfor {size}")
+
+
+def test_a_factory_that_exits_is_an_error():
+    with pytest.raises(QtotError, match=r"could not be made: SystemExit \(3\) at "):
+        open_env(lambda: sys.exit(3))
 
 
 def test_a_factory_that_raises():

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtot.envs import make_env
-from qtot.envs.host.base import is_host
+from qtot.envs.host.base import ERRORS, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
 from qtot.envs.spec import EnvSpec
@@ -59,6 +59,6 @@ def check_any(
 
     report = check_host(env, **({} if steps is None else {"steps": steps}), seed=seed, again=again)
     if env is not target:
-        with suppress(Exception):  # the report is what was asked for
+        with suppress(*ERRORS):  # the report is what was asked for
             env.close()
     return report

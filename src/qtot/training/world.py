@@ -11,10 +11,9 @@ import jax
 
 from qtot.envs import make_env
 from qtot.envs.base import JaxEnv
-from qtot.envs.host.base import HostEnv, is_host
+from qtot.envs.host.base import ERRORS, HostEnv, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
-from qtot.envs.host.player import ERRORS
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.training.engine import Engine, InGraph

@@ -73,5 +73,9 @@ def is_host(env: object) -> bool:
     return hasattr(env, "close") and not hasattr(env, "observe")
 
 
+ERRORS = (Exception, SystemExit)
+"""what an environment may raise; Ctrl-C is its user's"""
+
+
 class GarbageError(Exception):
     """An environment returned what it must not, in one sentence: where, expected, got."""

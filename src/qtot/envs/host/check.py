@@ -21,13 +21,12 @@ from qtot.envs.check_record import (
     played_notices,
 )
 from qtot.envs.check_spec import spec_problems
-from qtot.envs.host.base import HostEnv
+from qtot.envs.host.base import ERRORS, HostEnv
 from qtot.envs.host.check_facts import host_facts
 from qtot.envs.host.check_found import Found, summary
 from qtot.envs.host.check_play import Played, Player
 from qtot.envs.host.check_repeat import alike, departing, inverted
 from qtot.envs.host.check_rewards import reward_problems
-from qtot.envs.host.player import ERRORS
 from qtot.envs.report import Problem, Report, problem
 from qtot.envs.spec import EnvSpec
 

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qtot.envs.check_record import Record, real_entries
-from qtot.envs.host.base import HostEnv, Seen
+from qtot.envs.host.base import ERRORS, HostEnv, Seen
 from qtot.envs.host.check_found import Found
 from qtot.envs.host.check_read import Reader
-from qtot.envs.host.player import ERRORS
 from qtot.envs.spec import EnvSpec
 
 FAILURES = 5

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from qtot.envs.check_record import RESETS_COMPARED, alike_problems, real_entries
-from qtot.envs.host.base import HostEnv, Seen, Stepped
+from qtot.envs.host.base import ERRORS, HostEnv, Seen, Stepped
 from qtot.envs.host.check_found import summary
 from qtot.envs.host.check_play import Episode, Played, Player
 from qtot.envs.host.check_read import cast, described
-from qtot.envs.host.player import ERRORS
 from qtot.envs.report import Problem, problem
 
 REPEATED_STEPS = 1_000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtot.envs.host import gymnasium, pettingzoo, smac
-from qtot.envs.host.base import HostEnv
+from qtot.envs.host.base import ERRORS, HostEnv
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, failed, make
 from qtot.envs.spec import EnvSpec
@@ -93,7 +93,7 @@ def _taken(adapt: Callable[[], HostEnv], name: str) -> HostEnv:
         return adapt()
     except QtotError:
         raise
-    except Exception as error:
+    except ERRORS as error:
         raise failed(f"environment {name!r} cannot be used", error) from error
 
 

@@ -137,6 +137,8 @@ class PettingZooTeam:
 
     def _first_state(self) -> tuple[np.ndarray | None, bool]:
         """The environment's own state, if it has one."""
+        if not callable(getattr(self._env, "state", None)):  # in some games, a thing of their own
+            return None, False
         try:
             return team.flat_state(self._env.state()), True
         except (NotImplementedError, AttributeError):

@@ -20,6 +20,7 @@ from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, make
 from qtot.envs.host.packages import missing
 from qtot.envs.host.smac_maps import GENERATED, generated
+from qtot.envs.host.spaces import legal_actions
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 
@@ -115,9 +116,9 @@ class SmacTeam:
     def _seen(self, *, ended: bool) -> Seen:
         obs, _, _ = self._team.blank(alive=True)
         obs[:] = _array(self._env.get_obs(), obs.shape, np.float32, "get_obs")
-        avail = (
-            _array(self._env.get_avail_actions(), self._shape, np.float32, "get_avail_actions") != 0
-        )
+        given = self._env.get_avail_actions()
+        mask = _array(given, self._shape, np.float32, "get_avail_actions")
+        avail = legal_actions(mask, "masks from get_avail_actions")
         alive = (avail != self._noop).any(axis=1)
         dumb = ~avail.any(axis=1)
         if dumb.any():
