@@ -392,9 +392,14 @@ def test_nobody_asks_for_a_state_after_a_true_end():
 
 
 def test_a_state_that_cannot_be_asked_for_is_none():
-    env = Script(["ab", ""])
-    env.state = {"round": 0}  # pyright: ignore[reportAttributeAccessIssue]
-    assert PettingZooTeam(env, "own:script").spec.state_source == "concatenated observations"
+    class Round(Script):
+        unwrapped: Any = SimpleNamespace(state={"round": 0})
+
+        def state(self) -> Any:
+            return self.unwrapped.state()
+
+    env = PettingZooTeam(Round(["ab", ""]), "own:round")
+    assert env.spec.state_source == "concatenated observations"
 
 
 def test_what_was_returned_is_never_written_to_again():

@@ -137,8 +137,9 @@ class PettingZooTeam:
 
     def _first_state(self) -> tuple[np.ndarray | None, bool]:
         """The environment's own state, if it has one."""
-        if not callable(getattr(self._env, "state", None)):  # in some games, a thing of their own
-            return None, False
+        states = (getattr(layer, "state", None) for layer in facts.layers(self._env))
+        if not all(state is None or callable(state) for state in states):
+            return None, False  # no method, but something of its own
         try:
             return team.flat_state(self._env.state()), True
         except (NotImplementedError, AttributeError):
