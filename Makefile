@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-BENCHMARKS ?= learner train memory scale time_to
+BENCHMARKS ?= learner train memory scale time_to host
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,7 +44,7 @@ format: $(STAMP)lint ## put the sources into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)core ## measure speed and memory, some minutes; BENCHMARKS="learner scale" measures some
+bench: $(STAMP)test ## measure speed and memory, some minutes; BENCHMARKS="learner scale" measures some
 	@$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py --short $(ARGS) &&) true
 
 clean: ## remove the environment and what tools left; runs/ stays

@@ -18,7 +18,7 @@ import qtot
 os.environ["QTOT_TUNE"] = "0"
 
 # Before any of it is imported: every annotated shape in qtot.core is checked at every call. Not
-# its configuration: a user's wrong type there is for qtot.config.validate to explain.
+# its configuration: a user's wrong type there is for qtot.validation.validate to explain.
 SRC = Path(qtot.__file__).parent
 MODULES = {
     ".".join(("qtot", *path.relative_to(SRC).with_suffix("").parts))

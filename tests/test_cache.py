@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from qtot import api, cache
+from qtot import cache
 from qtot.cache import Store, open_folder
 from qtot.envs import make_env
+from qtot.evaluation.playing import by_name
 from qtot.presets import preset_config
 from qtot.training.ingraph import make_learner
 
@@ -147,6 +148,6 @@ def test_the_next_process_compiles_nothing_and_a_damaged_folder_is_mended(tmp_pa
 def test_evaluating_again_is_the_same_program():
     config = preset_config("probe/chain")
     learners = [make_learner(make_env(config.env).spec, config) for _ in range(2)]
-    first, second = (api._player(config.env, learner, 8) for learner in learners)
+    first, second = (by_name(config.env, learner, 8) for learner in learners)
     assert first is second
-    assert first is not api._player(config.env, learners[0], 9)
+    assert first is not by_name(config.env, learners[0], 9)

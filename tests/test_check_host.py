@@ -58,9 +58,12 @@ def scribbling() -> Any:
     return shows(state=state)
 
 
-def forgetful() -> Any:
+def forgetful(since: int = 0) -> Any:
+    """From that step on."""
     count = itertools.count()
-    return shows(obs=lambda obs, _: obs + np.float32([[next(count), 0]] * 2))
+    return shows(
+        obs=lambda obs, env: obs + np.float32([[next(count) * (env.time >= since), 0]] * 2)
+    )
 
 
 def refusing(env: HostWalk, actions: Any) -> None:
@@ -72,6 +75,10 @@ def refusing(env: HostWalk, actions: Any) -> None:
 def crashing(env: HostWalk, actions: Any) -> None:
     if env.time == 2:
         raise RuntimeError("the engine stalled")
+
+
+def leaving(*_: Any) -> None:
+    sys.exit(0)
 
 
 def garbage(env: HostWalk, actions: Any) -> None:
@@ -200,6 +207,11 @@ BROKEN = {
         "notice nondeterministic",
         "otherwise runs cannot be repeated, and two with the same seed differ",
     ),
+    "nondeterministic in play": (
+        forgetful(since=2),
+        "notice nondeterministic",
+        "obs at step 2 of episode ",
+    ),
     "mask inverted": (
         shows(avail_actions=lambda mask, _: ~mask),
         "error mask_inverted",
@@ -248,7 +260,8 @@ BROKEN = {
     "garbage": (
         host_walk(before=garbage),
         "error garbage",
-        "got rewards: expected the team's reward for every agent, got 1.0 and 2.0; mend",
+        "rewards, step 0 of episode 0 (first of 5): expected the team's reward for every agent, "
+        "got 1.0 and 2.0; mend what the environment returns there",
     ),
     "reset raises": (
         host_walk(parts={"reset": raising("no display")}),
@@ -259,6 +272,26 @@ BROKEN = {
         host_walk(before=crashing),
         "error step_raised",
         f"got RuntimeError (the engine stalled) at {__file__}:",
+    ),
+    "leaves": (
+        host_walk(before=leaving),
+        "error step_raised",
+        f"got SystemExit (0) at {__file__}:",
+    ),
+    "leaves in reset": (
+        host_walk(parts={"reset": leaving}),
+        "error reset_raised",
+        f"got SystemExit (0) at {__file__}:",
+    ),
+    "info not finite": (
+        tells(info={"won": np.inf}),
+        "error info_not_finite",
+        "info['won'], step 0 of episode 0 (first of 200): expected a finite float32, got inf; ",
+    ),
+    "extras raise": (
+        host_walk(parts={"outside": raising("no space")}),
+        "error outside_raised",
+        "step 0 of episode 0 (first of 242): expected an answer, got OSError (no space) at ",
     ),
     "nobody alive": (
         dead([True, True]),
@@ -305,6 +338,82 @@ def test_a_second_instance_that_cannot_be_made_or_is_another():
     )
     other = host_walk(about="another")
     assert list(found(HostWalk, again=other)) == ["error spec"]
+
+
+@pytest.mark.parametrize("close", [raising("port lost"), leaving])
+def test_a_second_instance_that_cannot_be_closed(close: Any):
+    closed = []
+
+    def closing(env: HostWalk) -> None:
+        closed.append(env)
+        close()
+
+    make = host_walk(parts={"close": closing})
+    env = make()
+    report = check_host(env, steps=STEPS, again=make)
+    assert report.problems == [] and report.facts["transitions"] == STEPS
+    assert len(closed) == 1 and closed[0] is not env
+
+
+def test_what_an_environment_does_with_its_actions_is_its_own_affair():
+    """The worker hands over a new list, too."""
+
+    def clearing(env: HostWalk, actions: Any) -> Any:
+        small, large = actions
+        actions.clear()
+        return HostWalk.step(env, [small, large])
+
+    assert found(host_walk(parts={"step": clearing})) == {}
+
+    def refusing_then(env: HostWalk, actions: Any) -> Any:
+        if env.time == 1:
+            refusing(env, actions)
+        return clearing(env, actions)
+
+    mask = np.array([[1, 1, 0]] * 2, bool)
+    make = host_walk(
+        parts={"step": refusing_then}, see=lambda seen, _: seen._replace(avail_actions=mask.copy())
+    )
+    assert list(found(make)) == ["error mask_inverted"]
+
+
+def test_rewards_that_no_float32_holds():
+    problems = found(tells(reward=1e39))
+    assert set(problems) == {"error reward_too_large", "notice reward_scale"}
+    told = "step 0 of episode 0 (first of 200): expected a float32, got 1e+39; make it smaller"
+    assert told in problems["error reward_too_large"]
+
+
+def mixed(likeness: float) -> Any:
+    """One agent's reward is a coin, the other's a die and a part of that coin."""
+
+    def share(own: Any) -> Any:
+        coin, die = np.floor(own)
+        return np.array([coin, die + likeness * coin])
+
+    return rewarding(share)
+
+
+def test_rivals_whose_rewards_hold_much_else_are_found_in_a_long_play():
+    message = found(mixed(-0.6), steps=2_000)["notice competitive"]
+    assert "got a correlation of -0.3" in message
+    assert found(mixed(-0.6), steps=40) == {}, "too few to be sure"
+    assert found(mixed(-0.1), steps=2_000) == found(mixed(0.6), steps=2_000) == {}
+
+
+def test_an_end_that_time_did_not_allow_to_see():
+    make = host_walk(
+        tell=lambda stepped, _: stepped._replace(terminated=False, truncated=False),
+        episode_limit=10**6,
+    )
+    report = check_host(make(), steps=10**9, wall_s=0.2)
+    (told,) = report.problems
+    assert (told.kind, told.severity) == ("no_end_seen", "notice")
+    assert re.fullmatch(
+        r"episodes: expected an end, got none in \d+ steps, which took 0.2 s; shorter episodes, or "
+        "quicker steps, show how they end",
+        told.message,
+    )
 
 
 def test_nondeterminism_is_seen_in_the_instance_itself():

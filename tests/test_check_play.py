@@ -178,8 +178,8 @@ def test_a_state_that_is_not_what_its_source_says():
 
 def test_no_end_seen():
     assert only(Walk(), "no_end_seen", "notice", steps=2) == (
-        "test/walk: expected an end of an episode, got none in 2 slots; pass steps=10 to see how "
-        "episodes end"
+        "test/walk: expected an end of an episode, got none in 2 slots; play 10 steps "
+        "(--steps) to see how episodes end"
     )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ from typing import Any
 import pytest
 
 import qtot
+import qtot.cli
 from command import plain, run
 from qtot.config import TrainConfig
+from qtot.errors import QtotWarning
 from qtot.presets import preset_config
 
 
@@ -139,7 +142,7 @@ def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("qtot.api.load", load)
     monkeypatch.setattr("qtot.api.evaluate", evaluate)
-    monkeypatch.setattr("qtot.api.print_evaluation", print)
+    monkeypatch.setattr("qtot.evaluation.table.print_evaluation", print)
     assert run("eval runs/a").out == "last of runs/a: 256 episodes, seed 0\n"
     got = run("eval runs/a --which best --seed 4 --episodes 8")
     assert got.out == "best of runs/a: 8 episodes, seed 4\n"
@@ -176,6 +179,24 @@ def program(*args: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, *args], check=False, stdout=stdout, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_our_warnings_are_one_line_and_others_are_pythons(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def warning(args: Any) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("two\nlines", QtotWarning, stacklevel=1)
+        warnings.warn("theirs", UserWarning, stacklevel=1)
+        return 0
+
+    theirs: list[str] = []
+    monkeypatch.setattr("qtot.cli._run", warning)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: theirs.append(str(message))
+        assert qtot.cli.main([]) == 0
+    assert theirs == ["theirs"]
+    assert capsys.readouterr().err == "qtot: warning: two lines\n"
 
 
 def test_help_and_mistakes_do_not_load_jax():

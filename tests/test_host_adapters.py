@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qtot
 from extras import package
 from host_envs import UNIT, Pair, Script
 from host_oracle import played
@@ -18,10 +19,13 @@ from qtot.envs import FAMILIES, family_of, make_env, tasks
 from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import GarbageError, HostEnv, Seen, Stepped
 from qtot.envs.host.config import HostConfig
+from qtot.envs.host.copies import maker
 from qtot.envs.host.gymnasium import GymnasiumTeam
 from qtot.envs.host.own import open_env
 from qtot.envs.host.pettingzoo import PettingZooTeam
+from qtot.envs.matrix import MarkovGame
 from qtot.errors import QtotError
+from qtot.training.world import World
 
 spaces = package("gymnasium.spaces", "gym")
 gymnasium = package("gymnasium", "gym")
@@ -293,6 +297,8 @@ def test_wrong_masks_are_garbage():
     for mask, words in (
         ([0, 0, 0], "give an agent who must wait a no-op"),
         ([1, 1], r"shape \(3,\)"),
+        ([0.0, -np.inf, 0.0], "mask of 0 and 1, 1 = legal, got -inf; .* give mask == 0"),
+        ([1, 2, 0], "mask of 0 and 1, 1 = legal, got 2"),
     ):
 
         def infos(name, step, mask=mask):
@@ -383,6 +389,17 @@ def test_nobody_asks_for_a_state_after_a_true_end():
     assert slots.valid[0, :, 0].tolist() == [True, True, False] * 2
     assert slots.terminated[0, :, 0].tolist() == [False, True, False] * 2
     assert slots.state[0, :, 0].tolist() == [[0, 0], [1, 1], [0, 0]] * 2
+
+
+def test_a_state_that_cannot_be_asked_for_is_none():
+    class Round(Script):
+        unwrapped: Any = SimpleNamespace(state={"round": 0})
+
+        def state(self) -> Any:
+            return self.unwrapped.state()
+
+    env = PettingZooTeam(Round(["ab", ""]), "own:round")
+    assert env.spec.state_source == "concatenated observations"
 
 
 def test_what_was_returned_is_never_written_to_again():
@@ -586,6 +603,11 @@ def broken(size: int = 3) -> None:
     raise RuntimeError(f"no room\nfor {size}")
 
 
+def test_a_factory_that_exits_is_an_error():
+    with pytest.raises(QtotError, match=r"could not be made: SystemExit \(3\) at "):
+        open_env(lambda: sys.exit(3))
+
+
 def test_a_factory_that_raises():
     with pytest.raises(QtotError) as said:
         open_env(broken, HostConfig(args=("size=4",)))
@@ -679,3 +701,28 @@ def test_workers_never_load_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_jax_environment_that_can_be_closed_stays_one():
+    class Closable(MarkovGame):
+        def close(self) -> None:
+            raise AssertionError("nobody has to")
+
+    def make() -> Closable:
+        return Closable("own/closable", [[[1.0, 0.0], [0.0, 1.0]]])
+
+    world = World.open(make, HostConfig())
+    assert world.make is None and isinstance(world.in_graph, Closable)
+    assert qtot.check_env(make, steps=50).ok
+
+
+def test_an_object_is_copied_also_one_that_can_be_called():
+    class Callable(Script):
+        def __call__(self) -> None:
+            raise AssertionError("it is no factory")
+
+    for mine in (Script(["abc", ""]), Callable(["abc", ""])):
+        make = maker(mine, HostConfig())
+        one, other = make(), make()
+        one.reset(0)
+        assert one._env is not other._env and mine not in (one._env, other._env)

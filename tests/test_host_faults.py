@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -285,3 +286,52 @@ def test_a_run_that_gives_up_keeps_what_it_learned(
     assert steps == sorted(set(steps)) and 200 < steps[-1] < 1000
     assert rows[-1]["updates"] > 0 and rows[-1]["env_failures"] == 5
     assert saved[-1] == ("last", steps[-1])
+
+
+def test_a_run_whose_evaluation_gives_up_keeps_what_it_logged(
+    tmp_path: Path, quick_compile: None, monkeypatch: pytest.MonkeyPatch
+):
+    evaluate = Training._evaluate
+
+    class Tiring(Strict):
+        tired = False
+
+        def reset(self, seed: int) -> Any:
+            assert not Tiring.tired, "tired"
+            return super().reset(seed)
+
+    def tiring(self: Any, state: Any, steps: int, episodes: int) -> Any:
+        Tiring.tired = steps > 0
+        return evaluate(self, state, steps, episodes)
+
+    monkeypatch.setattr(Training, "_evaluate", tiring)
+    own = {"host": {"workers": 0}, "log_every": 200, "steps": 400}
+    config = small_config("own:Tiring", **own, evaluation={"episodes": 8})
+    with pytest.raises(QtotError, match=r"failed 5 times in a row .*tired"):
+        train_config(config, tmp_path / "run", env=Tiring, quiet=True)
+    rows = qtot.load(tmp_path / "run").metrics()
+    assert "eval/return" in rows[0] and "eval/return" not in rows[-1]
+    assert rows[-1]["env_steps"] >= 400 and rows[-1]["env_failures"] == 5
+    assert qtot.load(tmp_path / "run").params()  # and they were saved
+
+
+def test_failures_alike_are_told_in_one_line(
+    tmp_path: Path, quick_compile: None, capsys: pytest.CaptureFixture[str]
+):
+    class Moody(Strict):
+        steps = 0
+
+        def step(self, actions: Any) -> Any:
+            Moody.steps += 1
+            assert Moody.steps % 40, "moody"
+            return super().step(actions)
+
+    own = {"host": {"workers": 0}, "log_every": 500, "steps": 1000}
+    config = small_config("own:Moody", **own, evaluation={"episodes": 8})
+    rows = train_config(config, tmp_path / "run", env=Moody).metrics()
+    out = capsys.readouterr().out
+    told = re.findall(r"AssertionError in step: moody(?: \((\d+) times\))?; (\d+) episodes?", out)
+    assert [int(lost) for _, lost in told] == [int(times or 1) for times, _ in told]
+    assert sum(int(lost) for _, lost in told) == rows[-1]["env_failures"] > 10
+    assert 1 < len(told) <= 2 * len(rows)  # those with the traceback, and the others
+    assert 1 <= out.count("Traceback") <= 3

@@ -109,6 +109,7 @@ def test_the_battle_begins_with_the_first_reset():
         ("get_state", [0.0] * 6, "state: expected 7 features"),
         ("get_avail_actions", [[1, 0]] * 2, r"get_avail_actions: expected the shape \(2, 6\)"),
         ("get_avail_actions", [[1] * 6, [0] * 6], "a legal action of agent 'agent_1', got none"),
+        ("get_avail_actions", [[1] * 6, [-5] * 6], "expected masks from get_avail_actions of 0"),
         ("step", (0.0, False), "step: expected reward, terminated and info .*, got 2"),
         ("step", (np.nan, False, {}), "reward: expected a finite number"),
     ],

@@ -14,7 +14,6 @@ import pytest
 
 from builders import SIZES, make_learner, memory_of, random_batch, random_networks
 from losses import close
-from qtot.config import validate
 from qtot.core.methods import METHODS
 from qtot.envs import make_env
 from qtot.envs.probes import KNOWN
@@ -23,6 +22,7 @@ from qtot.presets import preset_config
 from qtot.training.ingraph import Program
 from qtot.training.state import SeedState
 from qtot.types import Batch
+from qtot.validation import validate
 from small import q_tot_by_state, small_config, trained
 
 VALUE_BASED = [algo for algo, method in METHODS.items() if not method.on_policy]
@@ -136,11 +136,12 @@ def test_seeds_abreast_learn_what_they_learn_one_after_another(quick_compile: No
     config = online_config("probe/chain", seeds=3)
     program = Program.make(make_env(config.env), config)
     state = jax.jit(program.init)(config.seed).seeds
-    assert program.abreast == 1
+    layout = program.layout
+    assert layout.abreast == 1
 
     def both(seeds: SeedState) -> Any:
-        step = functools.partial(program.side_by_side, program.iterate, out_axes=(program.axes, 0))
-        one_by_one = step(in_axes=(program.axes, None))(seeds, jnp.int32(0))
+        step = functools.partial(layout.side_by_side, program.iterate, out_axes=(layout.axes, 0))
+        one_by_one = step(in_axes=(layout.axes, None))(seeds, jnp.int32(0))
         return one_by_one, jax.vmap(program.iterate, (0, None))(seeds, jnp.int32(0))
 
     one_by_one, abreast = jax.jit(both)(state)

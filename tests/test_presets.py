@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qtot.config import MAX_STEPS, RANGES, TrainConfig, nested_replace, validate
+from qtot.config import TrainConfig, nested_replace
 from qtot.core.methods import METHODS
 from qtot.envs import FAMILIES
 from qtot.errors import QtotError
 from qtot.presets import preset_config
+from qtot.validation import MAX_STEPS, RANGES, validate
 
 # PyMARL's published setup for SMAC (Rashid et al. 2018, 2020; Samvelyan et al. 2019).
 PAPER = {

@@ -22,7 +22,7 @@ import pytest
 
 from extras import needs
 from qtot.api import train_config
-from qtot.config import TrainConfig, validate
+from qtot.config import TrainConfig
 from qtot.core.learner import PolicyParams
 from qtot.core.replay import Replay
 from qtot.envs.host.config import HostConfig
@@ -36,6 +36,7 @@ from qtot.training.onray import actors, joined
 from qtot.training.ray_actor import Collecting, Job
 from qtot.training.shown import Shown
 from qtot.types import SequenceStart
+from qtot.validation import validate
 from ray_envs import Agree
 from small import small_config
 

@@ -19,6 +19,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+from qtot.errors import QtotWarning
+
 LIMIT = 2**29
 """bytes kept; the least recently used entries go first"""
 UNUSED_DAYS = 30
@@ -130,7 +132,8 @@ class Store:
                 Path(part).unlink()
             if not self.warned:
                 self.warned = True
-                warnings.warn(f"compiled programs are not kept: {error}", stacklevel=2)
+                said = f"compiled programs are not kept: {error}"
+                warnings.warn(said, QtotWarning, stacklevel=2)
 
     def _evict(self) -> None:
         files = []

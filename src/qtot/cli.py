@@ -1,188 +1,27 @@
-"""The command ``qtot``: train, eval, envs, reproduce, check-env.
+"""The command ``qtot``: from its arguments to an exit code.
 
-tyro parses; the flags of ``train`` are generated from ``TrainConfig``. Nothing here imports JAX
-before the arguments are known to be good, so that help and mistakes answer at once.
+tyro parses; mistakes are one line. Nothing here imports JAX before the arguments are known to be
+good, so that help and mistakes answer at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Union
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
+from tyro.conf import subcommand
 
 from qtot import __version__
-from qtot.config import TrainConfig, validate
-from qtot.envs.host.config import HostConfig
-from qtot.errors import QtotError, unknown
+from qtot.commands import COMMANDS, Command, Train
+from qtot.config import TrainConfig
+from qtot.errors import QtotError, QtotWarning, unknown
 from qtot.presets import preset_config
-from qtot.reproduce import EXPERIMENTS
 from qtot.usage import parse
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Process:
-    """Flags of every command that runs JAX."""
-
-    no_cache: Annotated[bool, FlagCreatePairsOff] = False
-    """keep no compiled programs on disk, and use none (see also QTOT_CACHE)"""
-    no_tune: Annotated[bool, FlagCreatePairsOff] = False
-    """leave devices, allocator and time-outs of the process as they are (see also QTOT_TUNE)"""
-
-    def prepare(self) -> None:
-        """Before anything else imports JAX."""
-        from qtot.process import prepare
-
-        prepare(tune=not self.no_tune, keep=not self.no_cache)
-
-
-@dataclass(frozen=True)
-class Train(_Process):
-    """Train a team; --env, --algo, --preset and --data decide the defaults of the other flags."""
-
-    config: Annotated[TrainConfig, arg(name="")]
-    out: Annotated[
-        str | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ENV-ALGO-TIME)")
-    ] = None
-    """run folder, for the configuration, metrics and parameters"""
-    quiet: Annotated[bool, FlagCreatePairsOff] = False
-    """print nothing but errors"""
-    hosts: Annotated[
-        str | None, arg(metavar="HOSTS", help_behavior_hint="(default: this machine alone)")
-    ] = None
-    """train on several machines, one process each: ADDRESS:PORT,PROCESSES,INDEX with the address of
-    process 0, which writes the run folder; or auto, where a cluster's manager says it all"""
-
-    def execute(self) -> int:
-        """Checks the configuration, then hands it over."""
-        config = validate(self.config)
-        self.prepare()
-        if self.hosts is not None:
-            from qtot.training.hosts import join
-
-            join(self.hosts)
-        from qtot.api import train_config
-
-        train_config(config, self.out, quiet=self.quiet)
-        return 0
-
-
-@dataclass(frozen=True)
-class Evaluate(_Process):
-    """Play greedy episodes with the policy of a run."""
-
-    run: Annotated[str, Positional, arg(metavar="RUN")]
-    """run folder, as 'qtot train' made it"""
-    episodes: int = 256
-    """episodes played by each seed's policy"""
-    which: Literal["last", "best"] = "last"
-    """parameters at the end of training, or of the best evaluation"""
-    seed: int = 0
-    """decides the episodes; held out from those of training"""
-    env: Annotated[
-        str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
-    ] = None
-    """environment to play in; one of your own, package.module:factory, has to be named again, since
-    a run folder's word is not enough to import code"""
-
-    def execute(self) -> int:
-        """Plays and prints."""
-        self.prepare()
-        from qtot.api import evaluate, load, print_evaluation
-
-        run = load(self.run, which=self.which)
-        print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))
-        return 0
-
-
-@dataclass(frozen=True)
-class Envs:
-    """List the environments with their facts."""
-
-    family: Annotated[
-        str | None, Positional, arg(metavar="[FAMILY]", help_behavior_hint="(default: all)")
-    ] = None
-    """list one family only"""
-
-    def execute(self) -> int:
-        """Prints."""
-        from qtot.listing import print_environments
-
-        print_environments(self.family)
-        return 0
-
-
-ABOUT_EXPERIMENTS = "; ".join(
-    f"{name}: {e.about}; {e.full} on 2 cores, with --quick {e.quick}"
-    for name, e in EXPERIMENTS.items()
-)
-
-
-@dataclass(frozen=True)
-class Reproduce(_Process):
-    """Repeat a published experiment, and print its numbers beside the published ones."""
-
-    experiment: Annotated[
-        Literal[tuple(EXPERIMENTS)],  # pyright: ignore[reportInvalidTypeForm]
-        Positional,
-        arg(metavar="EXPERIMENT", help=ABOUT_EXPERIMENTS),
-    ]
-    quick: Annotated[bool, FlagCreatePairsOff] = False
-    """a smaller form, of a few minutes on 2 cores"""
-    seeds: Annotated[int | None, arg(help_behavior_hint="(default: the experiment's own)")] = None
-    """independent seeds (of random-matrix: games of each size)"""
-    out: Annotated[
-        str | None,
-        arg(metavar="DIR", help_behavior_hint="(default: runs/reproduce-EXPERIMENT[-quick])"),
-    ] = None
-    """folder for the page, its figure and numbers, and for runs that it can go on with"""
-
-    def execute(self) -> int:
-        """The exit code says whether what should come out came out."""
-        self.prepare()
-        from qtot.reproduce import reproduce
-
-        return reproduce(self.experiment, quick=self.quick, seeds=self.seeds, out=self.out)
-
-
-@dataclass(frozen=True)
-class CheckEnv(_Process):
-    """Play an environment at random and say what is wrong with it; exit code 1 if training breaks.
-
-    Notices, which are right if they are meant, do not count.
-    """
-
-    target: Annotated[str, Positional, arg(metavar="TARGET")]
-    """environment, FAMILY/TASK or your own"""
-    host: HostConfig = field(default_factory=HostConfig)
-    steps: Annotated[int | None, arg(help_behavior_hint="(default: some episodes' worth)")] = None
-    """transitions to play (in each of 8 copies, where the environment is written in JAX)"""
-    seed: int = 0
-    """decides episodes and actions"""
-
-    def execute(self) -> int:
-        """Prints the report."""
-        from qtot.envs import is_in_graph
-        from qtot.envs.check_any import check_any
-
-        if is_in_graph(self.target):
-            self.prepare()
-        report = check_any(self.target, steps=self.steps, seed=self.seed, config=self.host)
-        print(report)  # noqa: T201
-        return 0 if report.ok else 1
-
-
-Command = Train | Evaluate | Envs | Reproduce | CheckEnv
-COMMANDS: dict[str, type[Command]] = {
-    "train": Train,
-    "eval": Evaluate,
-    "envs": Envs,
-    "reproduce": Reproduce,
-    "check-env": CheckEnv,
-}
 
 
 @dataclass(frozen=True)
@@ -247,6 +86,22 @@ def _say(message: str) -> None:
     print(f"qtot: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Ours in one line; others' as Python shows them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def warn(message: Any, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, QtotWarning):
+                _say(f"warning: {message}")
+            else:
+                show(message, category, *rest)
+
+        warnings.showwarning = warn
+        yield
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -258,7 +113,8 @@ def main(args: Sequence[str] | None = None) -> int:
         interrupted; 1 when whoever reads the output left, or the command's answer is no.
     """
     try:
-        code = _run(sys.argv[1:] if args is None else args)
+        with _plain_warnings():
+            code = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except QtotError as error:
         _say(f"error: {error}")

@@ -10,6 +10,10 @@ class QtotError(ValueError):
     """What was expected, what was got, where, and what to do. The command exits with code 2."""
 
 
+class QtotWarning(UserWarning):
+    """What a user should know while things go on. The command says it in one line."""
+
+
 def unknown(kind: str, got: str, known: Iterable[str]) -> QtotError:
     """The error for a misspelt name: says the nearest valid choice, or lists them all."""
     known = list(known)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtot.envs import make_env
+from qtot.envs.host.base import ERRORS, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
 from qtot.envs.spec import EnvSpec
@@ -50,7 +51,7 @@ def check_any(
         named = isinstance(target, str)
         again = partial(make_env, target, config) if named else maker(target, config)
         env = again()
-    if hasattr(env, "observe") or not hasattr(env, "close"):
+    if not is_host(env):
         from qtot.envs.check import check_env
 
         return check_env(env, steps=steps, seed=seed, **of_jax)
@@ -58,6 +59,6 @@ def check_any(
 
     report = check_host(env, **({} if steps is None else {"steps": steps}), seed=seed, again=again)
     if env is not target:
-        with suppress(Exception):  # the report is what was asked for
+        with suppress(*ERRORS):  # the report is what was asked for
             env.close()
     return report

@@ -203,7 +203,7 @@ def ending_problems(spec: EnvSpec, record: Record) -> Iterator[Problem]:
             spec.name,
             "an end of an episode",
             f"none in {len(valid)} slots",
-            f"pass steps={2 * spec.episode_limit} to see how episodes end",
+            f"play {2 * spec.episode_limit} steps (--steps) to see how episodes end",
             severity="notice",
         )
 

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from qtot.config import TrainConfig
 from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
+from qtot.envs.host.base import HostEnv
 from qtot.envs.host.board import OVER
-from qtot.envs.host.pool import Pool
+from qtot.envs.host.pool import Pool, make_pool
+from qtot.envs.spec import EnvSpec
 from qtot.evaluation.episodes import Episodes
-
-SLOTS = 1
-"""of the board that these need"""
 
 Greedy = Callable[[PolicyParams, tuple[Any, Any, Any], Any, Any], tuple[Any, Any]]
 
@@ -34,6 +34,21 @@ def greedy_program(learner: Learner, precision: str) -> Greedy:
         return masked_argmax(q[0], avail_actions).astype("int32"), memory
 
     return jax.jit(jax.default_matmul_precision(precision)(act))
+
+
+def greedy_pool(
+    make: Callable[[], HostEnv], spec: EnvSpec, config: TrainConfig, episodes: int
+) -> Pool:
+    """Environments of their own for so many episodes: as many as are collected from at most."""
+    return make_pool(
+        make,
+        spec,
+        config.host_here,
+        slots=1,
+        n=min(episodes, config.collect.envs),
+        groups=1,
+        whole=False,
+    )
 
 
 def play_on_host(

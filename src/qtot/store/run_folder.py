@@ -11,15 +11,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import time
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from qtot.config import TrainConfig, nested_replace, validate
+from qtot.config import TrainConfig, nested_replace
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.store.files import write_json
 from qtot.store.params import load_params, save_params
+from qtot.validation import validate
 
 SCHEMA = 2
 Which = Literal["last", "best"]
@@ -177,6 +180,16 @@ class RunFolder:
 
     def _params(self, which: Which, seed: int) -> Path:
         return self.path / "params" / f"seed-{seed}" / f"{which}.npz"
+
+
+def new_folder(config: TrainConfig) -> Path:
+    """A folder of its own below ``runs/``, named after task, method and time."""
+    env = re.sub(r"[^\w.-]+", "-", config.env)
+    name = f"{env}-{config.algo}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, n = Path("runs") / name, 1
+    while path.exists():
+        path, n = Path("runs") / f"{name}-{n}", n + 1
+    return path
 
 
 def _tuples(cls: type, values: dict[str, Any]) -> dict[str, Any]:

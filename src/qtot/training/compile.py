@@ -70,7 +70,7 @@ def placed(program: Program, shapes: RunState) -> RunState:
         return jax.tree.map(at, shapes)
 
     return jax.tree.map(
-        place, program.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
+        place, program.layout.specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec)
     )
 
 

@@ -57,7 +57,7 @@ class Engine(Protocol):
         ...
 
     def split(self, state: RunState, left_s: float) -> dict[str, float] | None:
-        """Where the time goes, once that is known; said once."""
+        """Where the time goes, once that is known; None where it has been said."""
         ...
 
     def told(self) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from qtot.envs.host.board import FINAL, Board
 from qtot.envs.stream import Stream
-from qtot.training.collect import Actors, Tally
+from qtot.training.collect import Actors, Collector, Tally
 from qtot.types import Observation, SequenceStart, Slots
 
 
@@ -103,3 +105,27 @@ class Reading(NamedTuple):
             episode_length=total(board.episode_length, ended),
             info={k: total(board.info[..., i], ended) for i, k in enumerate(self.info)},
         )
+
+
+def zeros(collector: Collector, actors: Actors) -> Gathered:
+    """A rollout of nothing, in the shapes of one; traced only."""
+    slots = collector.slots
+
+    def one(actors: Actors) -> Gathered:
+        seen = actors.stream.env
+        flat = jnp.zeros((slots, *actors.stream.first.shape))
+        rows = lambda x: jnp.zeros((slots, *x.shape), x.dtype)  # noqa: E731
+        made = Slots(
+            *(rows(x) for x in seen),
+            action=rows(actors.prev_action),
+            reward=flat,
+            terminated=flat > 0,
+            first=flat > 0,
+            valid=flat > 0,
+        )
+        zero = jnp.zeros(())
+        info = dict.fromkeys(collector.env.spec.info, zero)
+        tally = Tally(zero, zero, zero, zero, info)
+        return Gathered(actors, made, SequenceStart(actors.memory, actors.prev_action), tally)
+
+    return jax.vmap(one)(actors)

@@ -5,7 +5,7 @@ spread over devices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from qtot.config import TrainConfig, products
+from qtot.config import TrainConfig
 from qtot.core.learner import Learner, PolicyParams, TrainState
 from qtot.core.methods import method
 from qtot.core.replay import Replay
@@ -26,10 +26,11 @@ from qtot.evaluation.episodes import evaluation_key, play_greedy, summarise
 from qtot.training.collect import Actors, Collector, Tally
 from qtot.training.devices import DATA, SEED, lay_out
 from qtot.training.from_replay import FromReplay
+from qtot.training.layout import Layout
 from qtot.training.learning import Parts, traced_once
 from qtot.training.online import Online
-from qtot.training.state import SEED_AXES, SEED_SPECS, Progress, Rollout, RunState, SeedState
-from qtot.types import Key, PyTree, SequenceStart, Slots
+from qtot.training.state import Progress, Rollout, RunState, SeedState
+from qtot.types import Key, SequenceStart, Slots
 
 
 def make_learner(spec: EnvSpec, config: TrainConfig, shards: Shards = ALONE) -> Learner:
@@ -89,14 +90,15 @@ class Program(NamedTuple):
         return Program(config, learner, collector, ring, mesh)
 
     @property
-    def axes(self) -> SeedState:
-        """Where each part of a seed's state has its leading axis."""
-        return SEED_AXES if self.replay is not None else SEED_AXES._replace(replay=None)
+    def layout(self) -> Layout:
+        """Of its seeds, on the devices."""
+        return Layout(self.config, self.mesh, self.replay is not None)
 
     @property
     def parts(self) -> Parts:
         """What learning needs of this program."""
-        return Parts(self.config, self.learner, self.collector, self.abreast if self.on_cpu else 0)
+        abreast = self.layout.abreast if self.layout.on_cpu else 0
+        return Parts(self.config, self.learner, self.collector, abreast)
 
     @property
     def online(self) -> Online:
@@ -108,23 +110,6 @@ class Program(NamedTuple):
         """Learning from what is stored."""
         assert self.replay is not None
         return FromReplay(self.parts, self.replay)
-
-    @property
-    def specs(self) -> RunState:
-        """Where each part of the state lies on the mesh."""
-        seeds = SEED_SPECS if self.replay is not None else SEED_SPECS._replace(replay=None)
-        return RunState(seeds, P())  # pyright: ignore[reportArgumentType]
-
-    def spread(self, f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-        """``f`` on every device, each with its part, in the precision that was asked for."""
-
-        def precise(*args: Any) -> Any:
-            with jax.default_matmul_precision(products(self.config)):
-                return f(*args)
-
-        return jax.shard_map(
-            precise, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-        )
 
     def init_seed(self, seed: Int[Array, ""]) -> SeedState:
         """The state of one seed before its first step."""
@@ -145,59 +130,16 @@ class Program(NamedTuple):
 
     def init(self, seed: Int[Array, ""]) -> RunState:
         """All seeds: ``seed, seed + 1, ...``. An argument, so that one program serves them all."""
+        layout = self.layout
 
         def here(seeds: Array) -> RunState:
-            states = self.side_by_side(self.init_seed, out_axes=self.axes)(seeds)
+            states = layout.side_by_side(self.init_seed, out_axes=layout.axes)(seeds)
             return RunState(states, jnp.zeros((), jnp.int32))
 
-        return self.spread(here, P(SEED), self.specs)(self._seeds(seed))
+        return layout.spread(here, P(SEED), layout.specs)(self._seeds(seed))
 
     def _seeds(self, seed: Int[Array, ""]) -> Int[Array, "seeds"]:
         return seed + jnp.arange(self.config.seeds)
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether caches are what counts."""
-        return self.mesh.devices.flat[0].platform == "cpu"
-
-    @property
-    def abreast(self) -> int:
-        """Seeds of a device that go on at the same time. A CPU's cache has room for one; but a
-        replay is not to be carried through a loop over seeds, which would copy it.
-        """
-        here = self.config.seeds // self.mesh.shape[SEED]
-        return 1 if self.on_cpu and self.replay is None else here
-
-    def side_by_side(
-        self, f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0
-    ) -> Callable[..., Any]:
-        """``f`` of one seed, for those of a device: under ``vmap``, or one after another. One alone
-        needs neither, and ``vmap`` takes long to trace through loops.
-
-        Args:
-            f: of one seed.
-            in_axes: as in ``vmap``; an argument is either whole the same for all, None, or not.
-            out_axes: the same of the results.
-        """
-        alone = self.config.seeds == self.mesh.shape[SEED]
-        if self.abreast > 1:
-            return jax.vmap(f, in_axes, out_axes)
-
-        def one_by_one(*args: Any) -> Any:
-            axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-            if alone:
-                result = f(*along(axes, args, lambda x: x[0]))
-                return along(out_axes, result, lambda x: x[None])
-
-            def one(own: tuple[Any, ...]) -> Any:
-                rest = iter(own)
-                given = zip(axes, args, strict=True)
-                return f(*(x if axis is None else next(rest) for axis, x in given))
-
-            each = zip(axes, args, strict=True)
-            return jax.lax.map(one, tuple(x for axis, x in each if axis is not None))
-
-        return one_by_one
 
     def collect(
         self, key: Key, actors: Actors, train: TrainState, epsilon: Float[Array, ""]
@@ -237,9 +179,9 @@ class Program(NamedTuple):
 
     def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
         """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
-        step = traced_once(
-            self.side_by_side(self.iterate, in_axes=(self.axes, None), out_axes=(self.axes, 0))
-        )
+        layout = self.layout
+        axes, specs = layout.axes, layout.specs
+        step = traced_once(layout.side_by_side(self.iterate, (axes, None), (axes, 0)))
 
         def least(seeds: SeedState) -> Array:
             """Steps of the seed that has taken fewest, on whatever device."""
@@ -258,7 +200,7 @@ class Program(NamedTuple):
             start = (state, sums, least(state.seeds))
             return jax.lax.while_loop(lambda carry: carry[2] < until, body, start)[:2]
 
-        return self.spread(here, (self.specs, P()), (self.specs, P(SEED)))(state, until)
+        return layout.spread(here, (specs, P()), (specs, P(SEED)))(state, until)
 
     def greedy(
         self, train: TrainState, seed: Int[Array, ""], steps: Int[Array, ""], part: Int[Array, ""]
@@ -280,16 +222,6 @@ class Program(NamedTuple):
             return jax.tree.map(lambda x: x * len(keys) / episodes, means)
 
         def here(train: TrainState, seeds: Array) -> dict[str, Array]:
-            return shards.total(self.side_by_side(one)(train, seeds))
+            return shards.total(self.layout.side_by_side(one)(train, seeds))
 
-        return self.spread(here, (P(SEED), P(SEED)), P(SEED))(train, self._seeds(seed))
-
-
-def along(axes: Any, tree: PyTree, f: Callable[[Array], Array]) -> PyTree:
-    """``f`` of every array below an axis; what is below None stays. ``axes`` is a prefix."""
-    return jax.tree.map(
-        lambda axis, part: part if axis is None else jax.tree.map(f, part),
-        axes,
-        tree,
-        is_leaf=lambda x: x is None,
-    )
+        return self.layout.spread(here, (P(SEED), P(SEED)), P(SEED))(train, self._seeds(seed))

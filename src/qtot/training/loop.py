@@ -4,104 +4,25 @@ them.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qtot.config import TrainConfig, validate
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.errors import QtotError
-from qtot.process import prepare
 from qtot.store.run_folder import RunFolder, Which
-from qtot.training.compile import traced_init
 from qtot.training.display import Display
 from qtot.training.engine import Engine
-from qtot.training.hosts import anyone, create_folder, fetch, leads, together
-from qtot.training.ingraph import Program
+from qtot.training.hosts import anyone, fetch
 from qtot.training.interrupt import StopRequest
-from qtot.training.resources import check_memory, device_facts, git_commit, nbytes, versions
 from qtot.training.rows import means_of, number, score
 from qtot.training.state import Progress, RunState
-from qtot.training.world import World
-
-PARTS = ("agent", "mixer", "critic")
-
-
-def run_training(
-    config: TrainConfig, out: Path, *, env: Any = None, quiet: bool = False
-) -> RunFolder:
-    """Train and leave a complete run folder at ``out``.
-
-    Args:
-        config: everything that decides the run.
-        out: the run folder.
-        env: the environment, or a factory of it, where that is no name.
-        quiet: print nothing.
-
-    Raises:
-        QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written;
-            environments fail again and again, and the parameters reached so far have been saved.
-        KeyboardInterrupt: after the parameters reached so far have been saved.
-    """
-    with together():
-        config = validate(config)
-        world = World.open(config.env if env is None else env, config.host)
-        program = Program.make(world.in_graph, config)
-        init = traced_init(program)
-        memory = check_memory(program, init.out_info)
-        engine = world.engine(program, init)
-    with contextlib.closing(engine):
-        return _trained(engine, config, out, world, memory, quiet=quiet)
-
-
-def _trained(
-    engine: Engine,
-    config: TrainConfig,
-    out: Path,
-    world: World,
-    memory: dict[str, int],
-    *,
-    quiet: bool,
-) -> RunFolder:
-    """The folder, the header, and the run."""
-    program, spec = engine.program, world.spec
-    device = device_facts() | {"mesh": dict(program.mesh.shape)}
-    facts = {
-        "config": config.to_dict(),
-        "env": spec.to_dict(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "device": device,
-        "settings": prepare().to_dict(),
-        "bytes": memory,
-        "shards": program.collector.shards.pieces,
-    }
-    with together():
-        folder = create_folder(out, facts, config, spec)
-    online = engine.init.out_info.seeds.train.online
-    sizes = {k: nbytes(getattr(online, k)) // 4 // config.seeds for k in PARTS}
-    display = Display(config, quiet=quiet or not leads())
-    display.header(
-        spec,
-        device=device,
-        parameters={k: size for k, size in sizes.items() if getattr(online, k) is not None},
-        memory=memory,
-        ring=program.replay,
-        settings=str(prepare()),
-        workers=engine.workers,
-        out=str(out),
-    )
-    with display:
-        Training(engine, folder, display).run()
-    return folder
 
 
 def _with_copy_of_train(state: RunState) -> RunState:
@@ -159,15 +80,19 @@ class Training:
                 before, now = now, int(train.env_steps.min())
                 evaluated = None
                 with self._kept(state):
-                    if opening is not None:
-                        played = self._evaluate(opening, 0, evaluation.episodes)
-                        self._log(fetch(opening.seeds.train), None, played, 0.0)
-                        opening = None
-                    if now >= config.steps:
-                        evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
-                    elif now // every > before // every:
-                        evaluated = self._evaluate(state, now // every * every, evaluation.episodes)
-                self._log(train, fetch(progress), evaluated, spent)
+                    try:
+                        if opening is not None:
+                            played = self._evaluate(opening, 0, evaluation.episodes)
+                            self._log(fetch(opening.seeds.train), None, played, 0.0)
+                            opening = None
+                        if now >= config.steps:
+                            last = evaluation.final_episodes
+                            evaluated = self._evaluate(state, config.steps, last)
+                        elif now // every > before // every:
+                            at = now // every * every
+                            evaluated = self._evaluate(state, at, evaluation.episodes)
+                    finally:  # what was learned is told of, whatever came of its evaluation
+                        self._log(train, fetch(progress), evaluated, spent)
                 if not self.display.quiet:
                     split = engine.split(state, self.wall_s * (config.steps / max(now, 1) - 1))
                     if split is not None:

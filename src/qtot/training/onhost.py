@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,24 +19,19 @@ from jaxtyping import Array, Float
 from qtot.config import products
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.envs.host.base import HostEnv
-from qtot.envs.host.player import Failure
 from qtot.envs.host.pool import Pool, make_pool, worker_count
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import summarise
-from qtot.evaluation.onhost import SLOTS, greedy_program, play_on_host
+from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
 from qtot.training.acting import Leaves, act_program, acting
-from qtot.training.collect import Actors, Tally
 from qtot.training.compile import Compiled, compiling, no_collections, placed
 from qtot.training.devices import DATA, SEED
+from qtot.training.failures import Failures
 from qtot.training.gather import Gatherer
-from qtot.training.gathered import Gathered
+from qtot.training.gathered import Gathered, zeros
 from qtot.training.ingraph import Program
 from qtot.training.state import Progress, RunState, SeedState
-from qtot.types import SequenceStart, Slots
-
-SHOWN = 3
-"""failures of environments that are shown with their traceback; of the others, one line"""
 
 
 class OnHost:
@@ -47,7 +43,7 @@ class OnHost:
         config = program.config
         self.groups = 2 if config.collect.envs % 2 == 0 else 1
         self.steps = np.zeros(config.seeds, np.int32)
-        self.failed, self.discarded, self.news = 0, 0, list[str]()
+        self.failures = Failures()
         self.compiled: dict[str, Future[Compiled]] = {}
         self.pools: dict[str, Pool] = {}
         self.said = False
@@ -92,7 +88,7 @@ class OnHost:
         with no_collections():
             shapes = placed(program, self.init.out_info)
             init = compiling(self.init.lower(), runs_once=True)
-            rollout = jax.eval_shape(lambda state: rollout_shapes(program, state), shapes)
+            rollout = jax.eval_shape(partial(zeros, program.collector), shapes.seeds.actors)
             learn = jax.jit(self.learn, donate_argnums=0).lower(shapes, rollout)
             self.compiled["learn"] = compiling(learn)
             self.noise = jax.jit(self._noise)
@@ -117,20 +113,19 @@ class OnHost:
 
     def learn(self, state: RunState, rollout: Gathered) -> tuple[RunState, Progress]:
         """Learn from a rollout of all seeds; traced."""
-        program = self.program
+        program, layout = self.program, self.program.layout
+        axes, specs = layout.axes, layout.specs
 
         def one(seed: SeedState, iteration: Array, given: Gathered) -> tuple[SeedState, Progress]:
             return program.learn(seed, program.keys(seed, iteration)[1], given)
 
         def here(state: RunState, given: Gathered) -> tuple[RunState, Progress]:
-            axes = (program.axes, None, 0)
-            each = program.side_by_side(one, in_axes=axes, out_axes=(program.axes, 0))
+            each = layout.side_by_side(one, (axes, None, 0), (axes, 0))
             seeds, progress = each(state.seeds, state.iteration, given)
             return RunState(seeds, state.iteration + 1), progress
 
         where = Gathered(P(SEED, DATA), P(SEED, None, DATA), P(SEED, DATA), P(SEED))  # pyright: ignore[reportArgumentType]
-        specs = (program.specs, where)
-        return program.spread(here, specs, (program.specs, P(SEED)))(state, rollout)
+        return layout.spread(here, (specs, where), (specs, P(SEED)))(state, rollout)
 
     def _noise(self, keys: Array, iteration: Array) -> Float[Array, "seeds T 2 E N"]:
         """What exploration draws in a rollout: as much, and the same, as in the graph."""
@@ -141,9 +136,9 @@ class OnHost:
             act_key = jax.random.split(program.keys(seed, iteration)[0], 3)[1]
             return program.collector.noise(act_key, program.collector.slots)
 
-        each = program.side_by_side(one, in_axes=(0, None))
-        specs = (P(SEED), P())
-        return program.spread(each, specs, P(SEED, None, None, DATA))(keys, iteration)
+        each = program.layout.side_by_side(one, (0, None))
+        where = P(SEED, None, None, DATA)
+        return program.layout.spread(each, (P(SEED), P()), where)(keys, iteration)
 
     def chunk(
         self, state: RunState, until: int, stop: Callable[[], bool] = lambda: False
@@ -181,7 +176,7 @@ class OnHost:
         try:
             return self.gatherer.gather(self.act, self._leaves(state), self.steps, noise)
         finally:
-            self._hear(self.pools["train"].failures)
+            self.failures.hear(self.pools["train"].failures)
 
     def _leaves(self, state: RunState) -> Leaves:
         """Of the policies of all seeds, on one device, where acting is quick."""
@@ -196,16 +191,7 @@ class OnHost:
         config = self.program.config
         episodes = config.evaluation.episodes
         if "evaluate" not in self.pools:
-            most = max(config.collect.envs, 1)
-            self.pools["evaluate"] = make_pool(
-                self.make,
-                self.spec,
-                config.host_here,
-                slots=SLOTS,
-                n=min(episodes, most),
-                groups=1,
-                whole=False,
-            )
+            self.pools["evaluate"] = greedy_pool(self.make, self.spec, config, episodes)
             self.greedy = greedy_program(self.program.learner, products(config))
         pool, means = self.pools["evaluate"], []
         try:
@@ -221,12 +207,14 @@ class OnHost:
                 )
                 means.append(summarise(played))
         finally:
-            self._hear(pool.failures)
+            self.failures.hear(pool.failures)
         return {k: np.array([m[k] for m in means]) for k in means[0]}
 
     def split(self, state: RunState, left_s: float) -> dict[str, float] | None:
-        """Since the beginning: what the training process waited for, or did."""
-        if self.said:
+        """Since the beginning: what the training process waited for, or did; said again at the
+        end.
+        """
+        if self.said and left_s > 0:
             return None
         self.said = True
         seconds = {**self.seconds, "learner": self.learn_s}
@@ -238,51 +226,15 @@ class OnHost:
         """By the part of collecting that was waited for."""
         return self.gatherer.seconds
 
-    def _hear(self, failures: list[Failure]) -> None:
-        for failure in failures:
-            self.failed += 1
-            lost = failure.lost
-            said = f"{failure.what}; {lost} episode{'s' * (lost != 1)} discarded, going on"
-            if self.failed <= SHOWN:
-                said += "\n" + failure.traceback.rstrip()
-            self.news.append(said)
-            self.discarded += lost
-        failures.clear()
-
     def told(self) -> list[str]:
         """Environments and workers that failed."""
-        news, self.news = self.news, []
-        return news
+        return self.failures.told()
 
     def counts(self) -> dict[str, int]:
         """How often they did."""
-        return {"env_failures": self.failed, "discarded_episodes": self.discarded}
+        return self.failures.counts()
 
     def close(self) -> None:
         """End the workers."""
         for pool in self.pools.values():
             pool.close()
-
-
-def rollout_shapes(program: Program, state: RunState) -> Gathered:
-    """Zeros of the shapes of a rollout; traced only."""
-    slots = program.collector.slots
-
-    def one(actors: Actors) -> Gathered:
-        seen = actors.stream.env
-        flat = jnp.zeros((slots, *actors.stream.first.shape))
-        rows = lambda x: jnp.zeros((slots, *x.shape), x.dtype)  # noqa: E731
-        made = Slots(
-            *(rows(x) for x in seen),
-            action=rows(actors.prev_action),
-            reward=flat,
-            terminated=flat > 0,
-            first=flat > 0,
-            valid=flat > 0,
-        )
-        zero = jnp.zeros(())
-        info = dict.fromkeys(program.collector.env.spec.info, zero)
-        tally = Tally(zero, zero, zero, zero, info)
-        return Gathered(actors, made, SequenceStart(actors.memory, actors.prev_action), tally)
-
-    return jax.vmap(one)(state.seeds.actors)

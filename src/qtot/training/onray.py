@@ -87,7 +87,7 @@ class OnRay(OnHost):
         try:
             return joined(self.crew.take())
         finally:
-            self._hear(self.crew.failures)
+            self.failures.hear(self.crew.failures)
 
     @property
     def seconds(self) -> dict[str, float]:

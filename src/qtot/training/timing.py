@@ -86,6 +86,7 @@ def over_seeds(
     program: Program, one: Callable[[SeedState], Any]
 ) -> Callable[[RunState], Float[Array, "seeds"]]:
     """A piece of every seed's iteration, on its devices; returns a number that needs all of it."""
+    layout = program.layout
 
     def read(seed: SeedState) -> Array:
         seed = seed._replace(key=hashed(seed.key))  # as in an iteration
@@ -93,9 +94,9 @@ def over_seeds(
         return sum((jnp.sum(x) for x in arrays), jnp.zeros(()))
 
     def here(state: RunState) -> Array:
-        return program.side_by_side(read, in_axes=(program.axes,))(state.seeds)
+        return layout.side_by_side(read, (layout.axes,))(state.seeds)
 
-    return program.spread(here, (program.specs,), P(SEED))
+    return layout.spread(here, (layout.specs,), P(SEED))
 
 
 def time_split(

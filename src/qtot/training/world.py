@@ -11,10 +11,9 @@ import jax
 
 from qtot.envs import make_env
 from qtot.envs.base import JaxEnv
-from qtot.envs.host.base import HostEnv
+from qtot.envs.host.base import ERRORS, HostEnv, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
-from qtot.envs.host.player import ERRORS
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.training.engine import Engine, InGraph
@@ -40,8 +39,8 @@ class World(NamedTuple):
             QtotError: there is none, or it cannot be made.
         """
         make = partial(make_env, target, host) if isinstance(target, str) else maker(target, host)
-        env = make()
-        if not isinstance(env, HostEnv):
+        env: Any = make()
+        if not is_host(env):
             return World(env.spec, env, None)
         spec = env.spec
         with contextlib.suppress(*ERRORS):  # as where workers close theirs

@@ -66,5 +66,16 @@ class HostEnv(Protocol):
         ...
 
 
+def is_host(env: object) -> bool:
+    """Whether Python steps it: a ``JaxEnv`` may have a ``close``, too, but shows its states by
+    ``observe``.
+    """
+    return hasattr(env, "close") and not hasattr(env, "observe")
+
+
+ERRORS = (Exception, SystemExit)
+"""what an environment may raise; Ctrl-C is its user's"""
+
+
 class GarbageError(Exception):
     """An environment returned what it must not, in one sentence: where, expected, got."""

@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 
 from qtot.envs.host.config import HostConfig
-from qtot.envs.host.own import open_env
+from qtot.envs.host.own import is_factory, open_env
 from qtot.errors import QtotError
 
 
@@ -21,7 +21,7 @@ def maker(target: Any, config: HostConfig) -> Callable[[], Any]:
     Raises:
         QtotError: the object cannot be copied.
     """
-    if callable(target):
+    if is_factory(target):
         return partial(open_env, target, config)
     try:
         return partial(_copy, cloudpickle.dumps(target), config)

@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from qtot.envs.host import team
+from qtot.envs.host import facts, team
 from qtot.envs.host.base import GarbageError, Seen, Stepped
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, make
 from qtot.envs.host.packages import host_module
 from qtot.envs.host.places import Place
-from qtot.envs.host.spaces import MASK, shared_shape
-from qtot.envs.spec import EnvSpec
+from qtot.envs.host.spaces import MASK
 from qtot.errors import QtotError
 
 # Whether a world whose ``terminated`` says yes has come to a true end, by the package it is from.
@@ -66,7 +65,7 @@ class GymnasiumTeam:
             Place(f"agent_{i}", o, a)
             for i, (o, a) in enumerate(zip(observed.spaces, acts.spaces, strict=True))
         ]
-        self._seeded = team.takes(env.reset, "seed")
+        self._seeded = facts.takes(env.reset, "seed")
         world = getattr(env, "unwrapped", env)
         package = type(world).__module__.partition(".")[0]
         forget, true_end = BEFORE_RESET.get(package), TRUE_ENDS.get(package)
@@ -76,27 +75,10 @@ class GymnasiumTeam:
         self._raw, info = self._begin(0)
         masks = any(place.masked for place in self._places) or MASK in info
         registered = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-        limit, said = team.limit_of(env, config, registered)
+        limit, said = facts.limit_of(env, config, registered)
         self.limit_assumed = bool(said)
-        sizes = tuple(place.size for place in self._places)
-        self.spec = EnvSpec(
-            name=name,
-            agents=tuple(place.name for place in self._places),
-            n_actions=tuple(place.n_actions for place in self._places),
-            obs_sizes=sizes,
-            state_size=sum(sizes),
-            episode_limit=limit,
-            obs_shape=shared_shape([place.space for place in self._places]),
-            team_reward="sum" if config.team_reward == "auto" else config.team_reward,
-            state_source="concatenated observations",
-            masks="environment" if masks else "all legal",
-            info=config.info,
-            about=team.about(
-                f"{len(sizes)} agents, Gymnasium",
-                said,
-                "" if self._seeded else "its reset takes no seed",
-            ),
-        )
+        about = facts.about(len(self._places), "Gymnasium", said, seeded=self._seeded)
+        self.spec = facts.spec_of(name, self._places, config, limit=limit, masks=masks, about=about)
         self._team = team.Team(self.spec, self.spec.team_reward, config.info)
 
     def reset(self, seed: int) -> Seen:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qtot.envs.host.base import GarbageError
+from qtot.envs.host.base import ERRORS, GarbageError
 from qtot.errors import QtotError
 
 SEE = "see its documentation for the names of those it takes"
@@ -45,7 +45,7 @@ def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
         return factory(**args)
     except QtotError:
         raise
-    except Exception as error:
+    except ERRORS as error:
         unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
         if unknown and (wrong := [key for key in args if f"'{key}'" in str(error)]):
             raise QtotError(
@@ -54,7 +54,7 @@ def make(factory: Callable[..., Any], args: dict[str, Any], name: str) -> Any:
         raise failed(f"environment {name!r} could not be made", error) from error
 
 
-def failed(what: str, error: Exception) -> QtotError:
+def failed(what: str, error: BaseException) -> QtotError:
     """What the user's code raised, and the line where it did."""
     frames = traceback.extract_tb(error.__traceback__)
     said = " ".join(str(error).split())

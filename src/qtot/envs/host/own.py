@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtot.envs.host import gymnasium, pettingzoo, smac
-from qtot.envs.host.base import HostEnv
+from qtot.envs.host.base import ERRORS, HostEnv
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, failed, make
 from qtot.envs.spec import EnvSpec
@@ -63,10 +63,9 @@ def open_env(target: Any, config: HostConfig | None = None) -> HostEnv | Any:
 
 def _adapt(target: Any, name: str, config: HostConfig) -> Any:
     """An object if it is an environment, else what it makes."""
-    shape = None if isinstance(target, type) else _shape(target)
-    if shape is None and callable(target):
+    if is_factory(target):
         target = make(target, arguments(config.args), name)
-        shape = _shape(target)
+    shape = _shape(target)
     if shape is None:
         raise _none_of_them(target, name)
     if shape == "SMAC":
@@ -79,6 +78,11 @@ def _adapt(target: Any, name: str, config: HostConfig) -> Any:
     return target
 
 
+def is_factory(target: Any) -> bool:
+    """Whether it is called for an environment; one that can be called is an environment still."""
+    return callable(target) and (isinstance(target, type) or _shape(target) is None)
+
+
 def _taken(adapt: Callable[[], HostEnv], name: str) -> HostEnv:
     """An environment as its adapter takes it, which reads its spaces and may reset it.
 
@@ -89,7 +93,7 @@ def _taken(adapt: Callable[[], HostEnv], name: str) -> HostEnv:
         return adapt()
     except QtotError:
         raise
-    except Exception as error:
+    except ERRORS as error:
         raise failed(f"environment {name!r} cannot be used", error) from error
 
 

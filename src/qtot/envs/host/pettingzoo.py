@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from qtot.envs.host import team
+from qtot.envs.host import facts, team
 from qtot.envs.host.base import GarbageError, Seen, Stepped
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, make
 from qtot.envs.host.packages import host_module
 from qtot.envs.host.places import Place
-from qtot.envs.host.spaces import MASK, shared_shape
-from qtot.envs.spec import EnvSpec
+from qtot.envs.host.spaces import MASK
 from qtot.errors import QtotError
 
 NEEDS = ("possible_agents", "observation_space", "action_space", "reset", "step")
@@ -51,7 +50,7 @@ class PettingZooTeam:
         self._places = [
             Place(str(key), env.observation_space(key), env.action_space(key)) for key in self._keys
         ]
-        self._seeded = team.takes(env.reset, "seed")
+        self._seeded = facts.takes(env.reset, "seed")
         self._live: list[Any] = []
         self._rewards: dict[Any, float] | None = None
         self._raw, infos = self._begin(0)
@@ -60,26 +59,11 @@ class PettingZooTeam:
             for said in (*self._raw.values(), *infos.values())
         )
         state, self._has_state = self._first_state()
-        limit, said = team.limit_of(env, config)
+        limit, said = facts.limit_of(env, config)
         self.limit_assumed = bool(said)
-        sizes = tuple(place.size for place in self._places)
-        self.spec = EnvSpec(
-            name=name,
-            agents=tuple(place.name for place in self._places),
-            n_actions=tuple(place.n_actions for place in self._places),
-            obs_sizes=sizes,
-            state_size=sum(sizes) if state is None else state.size,
-            episode_limit=limit,
-            obs_shape=shared_shape([place.space for place in self._places]),
-            team_reward="sum" if config.team_reward == "auto" else config.team_reward,
-            state_source="concatenated observations" if state is None else "environment",
-            masks="environment" if masks else "all legal",
-            info=config.info,
-            about=team.about(
-                f"{len(sizes)} agents, PettingZoo",
-                said,
-                "" if self._seeded else "its reset takes no seed",
-            ),
+        about = facts.about(len(self._places), "PettingZoo", said, seeded=self._seeded)
+        self.spec = facts.spec_of(
+            name, self._places, config, limit=limit, masks=masks, about=about, state=state
         )
         self._team = team.Team(self.spec, self.spec.team_reward, config.info)
 
@@ -153,6 +137,9 @@ class PettingZooTeam:
 
     def _first_state(self) -> tuple[np.ndarray | None, bool]:
         """The environment's own state, if it has one."""
+        states = (getattr(layer, "state", None) for layer in facts.layers(self._env))
+        if not all(state is None or callable(state) for state in states):
+            return None, False  # no method, but something of its own
         try:
             return team.flat_state(self._env.state()), True
         except (NotImplementedError, AttributeError):

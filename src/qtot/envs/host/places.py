@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from qtot.envs.host.base import GarbageError
-from qtot.envs.host.spaces import MASK, actions_of, obs_reader, violation, without_mask
+from qtot.envs.host.spaces import (
+    MASK,
+    actions_of,
+    legal_actions,
+    obs_reader,
+    violation,
+    without_mask,
+)
 
 
 class Place:
@@ -51,9 +58,11 @@ class Place:
             raise GarbageError(
                 f"expected an action mask of shape ({self.n_actions},), got {array.shape}"
             )
-        if array.any():
-            legal[: self.n_actions] = array != 0
+        allowed = legal_actions(array)
+        if allowed.any():
+            legal[: self.n_actions] = allowed
         elif not ended:
             raise GarbageError(
-                "expected a legal action in its mask, got none; give an agent who must wait a no-op"
+                "expected a legal action in its mask, got none; give an agent who must wait a "
+                "no-op, or if 1 says that an action is forbidden here, the opposite"
             )

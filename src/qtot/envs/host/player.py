@@ -9,13 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qtot.envs.host.base import GarbageError, HostEnv, Seen
+from qtot.envs.host.base import ERRORS, GarbageError, HostEnv, Seen
 from qtot.envs.host.board import FINAL, OVER, RUNNING, Board
 from qtot.envs.spec import EnvSpec
 
 LARGEST = float(np.finfo(np.float32).max)
-ERRORS = (Exception, SystemExit)
-"""what an environment may raise; Ctrl-C is its user's"""
 
 
 class Failure(NamedTuple):

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from qtot.envs.host import smaclite, team
+from qtot.envs.host import facts, smaclite, team
 from qtot.envs.host.base import GarbageError, Seen, Stepped
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, make
 from qtot.envs.host.packages import missing
 from qtot.envs.host.smac_maps import GENERATED, generated
+from qtot.envs.host.spaces import legal_actions
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 
@@ -50,27 +51,25 @@ class SmacTeam:
                 f"environment {name!r} gives the team's reward, so that team_reward "
                 f"{config.team_reward!r} has nothing to add up; choose given"
             )
-        facts = env.get_env_info()
-        if lacking := {"n_agents", "n_actions", "obs_shape", "state_shape"} - set(facts):
+        told = env.get_env_info()
+        if lacking := {"n_agents", "n_actions", "obs_shape", "state_shape"} - set(told):
             raise QtotError(
                 f"environment {name!r}: get_env_info has no {', '.join(sorted(lacking))}"
             )
-        n, size = int(facts["n_agents"]), _size(facts["obs_shape"])
-        self._env, self._size, self._obs = env, size, None
-        self._seeded = team.takes(env.reset, "seed")
-        limit, said = team.limit_of(env, config, facts.get("episode_limit"))
+        n, size = int(told["n_agents"]), _size(told["obs_shape"])
+        self._env, self._obs = env, None
+        self._seeded = facts.takes(env.reset, "seed")
+        limit, said = facts.limit_of(env, config, told.get("episode_limit"))
         self.limit_assumed = bool(said)
         self.spec = EnvSpec(
             name=name,
             agents=tuple(f"agent_{i}" for i in range(n)),
-            n_actions=(int(facts["n_actions"]),) * n,
+            n_actions=(int(told["n_actions"]),) * n,
             obs_sizes=(size,) * n,
-            state_size=_size(facts["state_shape"]),
+            state_size=_size(told["state_shape"]),
             episode_limit=limit,
             info=(WON, *(key for key in config.info if key != WON)),
-            about=team.about(
-                f"{n} agents, SMAC's API", said, "" if self._seeded else "its reset takes no seed"
-            ),
+            about=facts.about(n, "SMAC's API", said, seeded=self._seeded),
         )
         self._team = team.Team(self.spec, "given", tuple(k for k in config.info if k != WON))
         self._noop = np.arange(self.spec.max_actions) == 0
@@ -117,9 +116,9 @@ class SmacTeam:
     def _seen(self, *, ended: bool) -> Seen:
         obs, _, _ = self._team.blank(alive=True)
         obs[:] = _array(self._env.get_obs(), obs.shape, np.float32, "get_obs")
-        avail = (
-            _array(self._env.get_avail_actions(), self._shape, np.float32, "get_avail_actions") != 0
-        )
+        given = self._env.get_avail_actions()
+        mask = _array(given, self._shape, np.float32, "get_avail_actions")
+        avail = legal_actions(mask, "masks from get_avail_actions")
         alive = (avail != self._noop).any(axis=1)
         dumb = ~avail.any(axis=1)
         if dumb.any():

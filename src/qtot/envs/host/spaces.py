@@ -166,6 +166,16 @@ def _part(space: Any) -> tuple[int, ...]:
     return (int(spaces.utils.flatdim(space)),)
 
 
+def legal_actions(mask: np.ndarray, what: str = "an action mask") -> np.ndarray:
+    """Which actions a mask of 0 and 1 allows."""
+    if mask.dtype.kind != "b" and (strange := mask[(mask != 0) & (mask != 1)]).size:
+        raise GarbageError(
+            f"expected {what} of 0 and 1, 1 = legal, got {strange[0]}; if it is to be added to "
+            "values, give mask == 0"
+        )
+    return mask != 0
+
+
 def without_mask(space: Any) -> tuple[Any, bool, bool]:
     """The space of what an agent observes, where the environment sends observation and mask as one
     Dict; whether there is a mask; and whether the observation is the entry "observation" alone.

@@ -1,29 +1,15 @@
-"""What all adapters share: padded arrays, the team's reward and end, the episode limit, info."""
+"""What all adapters share in play: padded arrays, the team's reward and end, info."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from qtot.envs.host.base import GarbageError
-from qtot.envs.host.config import HostConfig
 from qtot.envs.spec import EnvSpec, TeamReward
-from qtot.errors import QtotError
-
-NO_LIMIT = 1000
-LIMITS = (  # attributes by which environments declare a limit
-    "max_cycles",
-    "max_steps",
-    "max_episode_steps",
-    "_max_episode_steps",
-    "max_episode_length",
-    "episode_limit",
-)
-INNER = ("env", "aec_env", "par_env", "unwrapped")
 
 
 class Team:
@@ -139,55 +125,3 @@ def flat_state(state: Any) -> np.ndarray:
     except (TypeError, ValueError):
         raise GarbageError(f"state: expected numbers, got {type(state).__name__}") from None
     return flat / np.float32(255) if array.dtype == np.uint8 and array.ndim > 1 else flat
-
-
-def layers(env: Any) -> Iterator[Any]:
-    """An environment, what it wraps, what that wraps, ..."""
-    todo, seen = [env], []
-    while todo:
-        layer = todo.pop(0)
-        if layer is None or any(layer is other for other in seen):
-            continue
-        seen.append(layer)
-        yield layer
-        todo += [_attribute(layer, name) for name in INNER]
-
-
-def _attribute(env: Any, name: str) -> Any:
-    try:
-        return getattr(env, name, None)
-    except Exception:  # a property may raise whatever it likes
-        return None
-
-
-def limit_of(env: Any, config: HostConfig, declared: Any = None) -> tuple[int, str]:
-    """The episode limit, and what to say of it: the user's, else the smallest that the environment
-    or what it wraps declares, else one of our own.
-    """
-    if config.episode_limit < 0:
-        raise QtotError(f"episode_limit must be 0 or more, got {config.episode_limit}")
-    if config.episode_limit:
-        return config.episode_limit, ""
-    found = [declared, *(_attribute(layer, name) for layer in layers(env) for name in LIMITS)]
-    limits = [int(x) for x in found if isinstance(x, int | np.integer) and not isinstance(x, bool)]
-    limits = [limit for limit in limits if limit > 0]
-    if limits:
-        return min(limits), ""
-    return NO_LIMIT, f"no limit declared: cut at {NO_LIMIT}"
-
-
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether it can be called with the keyword ``name``."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # written in C: nobody knows
-        return True
-    return any(
-        p.kind is p.VAR_KEYWORD or (p.name == name and p.kind is not p.POSITIONAL_ONLY)
-        for p in parameters
-    )
-
-
-def about(*parts: str) -> str:
-    """One line from what there is to say."""
-    return "; ".join(part for part in parts if part)

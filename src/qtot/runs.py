@@ -1,0 +1,103 @@
+"""A run as it lies in its folder: what was trained, how it went, and who came of it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+
+from qtot.core.learner import PolicyParams
+from qtot.envs import OWN, family_of, is_in_graph
+from qtot.errors import QtotError
+from qtot.evaluation.playing import Play, by_name, in_graph, on_host
+from qtot.evaluation.policy import Policy
+from qtot.store.run_folder import RunFolder, Which
+from qtot.training.ingraph import make_learner
+from qtot.training.world import World
+
+
+class Run:
+    """A finished (or stopped) run: its configuration, metrics, results and agents."""
+
+    def __init__(self, folder: RunFolder, which: Which = "last", env: Any = None):
+        self._folder, self._env = folder, env
+        self.which: Which = which
+        self.path = folder.path
+        self.config, self.spec = folder.facts()
+        self.learner = make_learner(self.spec, self.config)
+        self.seeds = tuple(range(self.config.seed, self.config.seed + self.config.seeds))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of ``metrics.jsonl``, one dict per seed and log."""
+        return self._folder.metrics()
+
+    def result(self) -> list[dict[str, Any]]:
+        """The closing table, one row per seed; empty when the run was stopped early."""
+        return self._folder.result()
+
+    def params(self, seed: int | None = None) -> PolicyParams:
+        """Networks (agents and mixer) and statistics of one seed.
+
+        Raises:
+            QtotError: no such seed here, or its file is missing or damaged.
+        """
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.seeds:
+            raise QtotError(f"run {self.path} has no seed {seed}; it has {list(self.seeds)}")
+        template = jax.eval_shape(lambda: PolicyParams.of(self.learner.init(jax.random.key(0))))
+        return jax.device_put(self._folder.load(self.which, seed, template))
+
+    def agent(self, name: str, seed: int | None = None) -> Policy:
+        """One agent of one seed (the first unless said otherwise), to act alone."""
+        params = self.params(seed)
+        return Policy(self.spec, self.learner, params.online.agent, params.stats, name)
+
+    def world_of(self, env: Any = None) -> Any:
+        """What to open as this run's environment: ``env``, or what was trained on.
+
+        Raises:
+            QtotError: that is code of the user's own, which a run folder may only name.
+        """
+        env = self._env if env is None else env
+        if env is None and family_of(self.config.env) == OWN:
+            raise QtotError(
+                f"run {self.path} was trained on {self.config.env!r}, an environment of your own, "
+                "which is imported only if you name it again: with --env, or evaluate(run, env=...)"
+            )
+        return self.config.env if env is None else env
+
+    def world(self, target: Any) -> World:
+        """An environment, opened, that this run's agents can act in.
+
+        Raises:
+            QtotError: it has other sizes.
+        """
+        world = World.open(target, self.config.host)
+        for size in ("n_agents", "obs_size", "max_actions", "obs_shape"):
+            got, expected = getattr(world.spec, size), getattr(self.spec, size)
+            if got != expected:
+                raise QtotError(
+                    f"environment {world.spec.name} has {size} {got}, but run {self.path} was "
+                    f"trained with {expected}"
+                )
+        return world
+
+    def playing(self, episodes: int, env: Any = None) -> AbstractContextManager[Play]:
+        """Greedy episodes of its agents, in ``env`` or in what was trained on.
+
+        Raises:
+            QtotError: as ``world_of`` and ``world``.
+        """
+        target = self.world_of(env)
+        if isinstance(target, str) and is_in_graph(target) and target == self.config.env:
+            # Its sizes fit, and its program may be compiled already.
+            return nullcontext(by_name(target, self.learner, episodes))
+        world = self.world(target)
+        if world.make is None:
+            return nullcontext(in_graph(world.in_graph, self.learner, episodes))
+        return on_host(world.make, world.spec, self.learner, self.config, episodes)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"Run({str(self.path)!r}, {c.algo} on {c.env}, seeds {list(self.seeds)})"
