@@ -468,9 +468,9 @@ BUGS: dict[str, Bug] = {
     ),
     "a_mask_says_what_is_illegal": Bug(
         "a mask is read the wrong way round",
-        "envs/host/places.py",
-        "legal[: self.n_actions] = array != 0",
-        "legal[: self.n_actions] = array == 0",
+        "envs/host/spaces.py",
+        "return mask != 0",
+        "return mask == 0",
         (
             "test_host_adapters.py::test_masks_both_ways[observation]",
             "test_host_adapters.py::test_masks_both_ways[infos]",

@@ -20,7 +20,7 @@ import faulty_hosts as faults
 import qtot
 from faulty_hosts import HARMLESS, SPEC, Clinging, Strict, seed_of
 from qtot.api import FRESH, train_config
-from qtot.config import TrainConfig, validate
+from qtot.config import TrainConfig
 from qtot.core.learner import PolicyParams
 from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError
@@ -33,6 +33,7 @@ from qtot.training.ray_actor import Collecting, Job
 from qtot.training.shown import Shown
 from qtot.training.world import World
 from qtot.types import Observation
+from qtot.validation import validate
 from small import small_config
 
 LONG = {"length": 8}
