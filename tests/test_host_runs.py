@@ -70,9 +70,10 @@ def test_episodes_are_discarded_that_ran_where_something_failed(rough: qtot.Run)
 
 def test_an_evaluation_warns_of_failures(rough: qtot.Run):
     plan = {seed_of(0, 1, 0, salt=(1, FRESH, 0)): {"at": 1, "fault": HARMLESS["raise"]}}
-    with pytest.warns(UserWarning, match=r"failed 1 times, and these .* not count; .* boo"):
+    with pytest.warns(UserWarning, match=r"failed 1 times, and these .* not count; .* boo") as told:
         (row,) = qtot.evaluate(rough, episodes=11, env=partial(Clinging, plan, LONG))
     assert (row["episodes"], row["length"]) == (11, 8.0)
+    assert [one.filename for one in told] == [__file__]
     qtot.evaluate(rough, episodes=11, env=partial(Clinging, {}, LONG))  # does not
 
 
