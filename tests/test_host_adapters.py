@@ -391,6 +391,14 @@ def test_nobody_asks_for_a_state_after_a_true_end():
     assert slots.state[0, :, 0].tolist() == [[0, 0], [1, 1], [0, 0]] * 2
 
 
+def test_a_state_that_fails_at_the_time_limit_says_what_to_do():
+    limit = {1: {"a": "L", "b": "L"}}
+    env = PettingZooTeam(Needy(["ab", ""], names=("a", "b"), ends=limit), "x")
+    env.reset(0)
+    with pytest.raises(GarbageError, match=r"at the time limit, .* IndexError .*possible_agents"):
+        env.step([0, 0])
+
+
 def test_a_state_that_cannot_be_asked_for_is_none():
     class Round(Script):
         unwrapped: Any = SimpleNamespace(state={"round": 0})

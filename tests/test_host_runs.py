@@ -93,6 +93,17 @@ def test_scalars_are_not_called_as_metrics_are(name: str):
         validate(replace(run_config(), host=HostConfig(info=("luck", name))))
 
 
+@pytest.mark.parametrize("info", [("return",), ("won", "win_rate"), ("luck", "luck")])
+def test_nor_are_an_environments_own(info: tuple[str, ...]):
+    class Named(Strict):
+        spec = replace(SPEC, info=info)
+
+    with pytest.raises(QtotError, match=f"reports '{info[-1]}', which is the name of a metric"):
+        World.open(Named, HostConfig())
+    (told,) = qtot.check_env(Named, steps=50).problems
+    assert told.message.startswith("spec.info: expected names that no other metric has")
+
+
 def chunks(stops: list[Callable[[], bool]]) -> tuple[list[int], list[Any]]:
     """A run to 600 steps in so many parts: the transitions of each, and all that it counted, which
     are what the engine and the learner hold, and what was learned.

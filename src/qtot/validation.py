@@ -10,6 +10,7 @@ from qtot.config import TrainConfig
 from qtot.core.config import AgentConfig
 from qtot.core.methods import METHODS
 from qtot.envs.host.config import HostConfig
+from qtot.envs.spec import taken_name
 from qtot.errors import QtotError, unknown
 
 MAX_STEPS = 2**30  # env_steps is an int32 in the program, and may overshoot by an iteration
@@ -176,10 +177,10 @@ def _check_agent(agent: AgentConfig) -> None:
 
 
 def _check_info(host: HostConfig) -> None:
-    if taken := {"return", "length", "episodes", "seed", "return_std"} & set(host.info):
+    if taken := taken_name(host.info):
         raise QtotError(
-            f"host.info {sorted(taken)[0]!r} is the name of a metric already; report the scalar "
-            "under another name"
+            f"host.info {taken!r} is the name of a metric already; report the scalar under "
+            "another name"
         )
 
 

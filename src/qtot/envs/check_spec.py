@@ -8,7 +8,7 @@ from functools import partial
 from typing import get_args
 
 from qtot.envs.report import Problem, problem
-from qtot.envs.spec import EnvSpec, MaskSource, StateSource, TeamReward
+from qtot.envs.spec import EnvSpec, MaskSource, StateSource, TeamReward, taken_name
 from qtot.shapes import features
 
 FIELDS = {  # axes in the letters of qtot.types, dtype, remedy
@@ -56,8 +56,15 @@ def spec_problems(spec: EnvSpec) -> Iterator[Problem]:
         got = f"{spec.obs_shape}, {pixels} in all, beside {spec.obs_sizes}"
         remedy = "flatten the whole image into the observation; () where it is no image"
         yield wrong("spec.obs_shape", expected, got, remedy)
+    yield from _words(spec)
+
+
+def _words(spec: EnvSpec) -> Iterator[Problem]:
+    if taken := taken_name(spec.info):
+        expected, got = "names that no other metric has", repr(taken)
+        yield problem("spec", "spec.info", expected, got, "report it under another name")
     choices = {"team_reward": TeamReward, "state_source": StateSource, "masks": MaskSource}
     for field, literal in choices.items():
         if (value := getattr(spec, field)) not in get_args(literal):
             expected = " or ".join(map(repr, get_args(literal)))
-            yield wrong(f"spec.{field}", expected, repr(value), "choose one of these")
+            yield problem("spec", f"spec.{field}", expected, repr(value), "choose one of these")

@@ -14,7 +14,7 @@ from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import ERRORS, HostEnv, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
-from qtot.envs.spec import EnvSpec
+from qtot.envs.spec import EnvSpec, taken_name
 from qtot.errors import QtotError
 from qtot.training.engine import Engine, InGraph
 from qtot.training.ingraph import Program
@@ -40,6 +40,11 @@ class World(NamedTuple):
         """
         make = partial(make_env, target, host) if isinstance(target, str) else maker(target, host)
         env: Any = make()
+        if taken := taken_name(env.spec.info):
+            raise QtotError(
+                f"environment {env.spec.name!r} reports {taken!r}, which is the name of a metric "
+                "already; report the scalar under another name"
+            )
         if not is_host(env):
             return World(env.spec, env, None)
         spec = env.spec

@@ -171,8 +171,20 @@ class PettingZooTeam:
         own = None
         if self._has_state:
             # After a true end nobody acts on it, and many a state() needs somebody alive.
-            own = self._team.state(self._env.state()) if there else self._team.no_state()
+            own = self._state(ended=ended) if there else self._team.no_state()
         return Seen(obs, self._team.side_by_side(obs) if own is None else own, avail, alive)
+
+    def _state(self, *, ended: bool) -> np.ndarray:
+        try:
+            return self._team.state(self._env.state())
+        except Exception as error:
+            if not ended:
+                raise
+            raise GarbageError(
+                "state: expected one at the time limit, too, by which what follows is valued, got "
+                f"{type(error).__name__} ({error}); env.agents is empty by then: form it from "
+                "possible_agents"
+            ) from error
 
 
 def parallel(env: Any, name: str) -> Any:
