@@ -10,7 +10,7 @@ from qtot.config import TrainConfig
 from qtot.core.config import AgentConfig
 from qtot.core.methods import METHODS
 from qtot.envs.host.config import HostConfig
-from qtot.envs.spec import taken_name
+from qtot.envs.scalars import taken_name
 from qtot.errors import QtotError, unknown
 
 MAX_STEPS = 2**30  # env_steps is an int32 in the program, and may overshoot by an iteration

@@ -8,7 +8,8 @@ from functools import partial
 from typing import get_args
 
 from qtot.envs.report import Problem, problem
-from qtot.envs.spec import EnvSpec, MaskSource, StateSource, TeamReward, taken_name
+from qtot.envs.scalars import taken_name
+from qtot.envs.spec import EnvSpec, MaskSource, StateSource, TeamReward
 from qtot.shapes import features
 
 FIELDS = {  # axes in the letters of qtot.types, dtype, remedy

@@ -11,22 +11,6 @@ TeamReward = Literal["sum", "mean", "given"]
 StateSource = Literal["environment", "concatenated observations"]
 MaskSource = Literal["environment", "all legal"]
 
-METRICS = ("return", "return_std", "length", "episodes", "seed")
-"""what is reported of every environment"""
-
-
-def taken_name(info: tuple[str, ...]) -> str | None:
-    """The first of an environment's scalars whose name is another's; ``won`` is reported as
-    ``win_rate``.
-    """
-    seen = set[str](METRICS)
-    for name in info:
-        shown = "win_rate" if name == "won" else name
-        if shown in seen:
-            return name
-        seen.add(shown)
-    return None
-
 
 @dataclass(frozen=True)
 class EnvSpec:

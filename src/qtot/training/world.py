@@ -14,7 +14,8 @@ from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import ERRORS, HostEnv, is_host
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.copies import maker
-from qtot.envs.spec import EnvSpec, taken_name
+from qtot.envs.scalars import taken_name
+from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.training.engine import Engine, InGraph
 from qtot.training.ingraph import Program
