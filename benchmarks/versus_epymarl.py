@@ -25,8 +25,8 @@ What is reported, medians over pieces:
     threads               of torch: 1 is what the rival's ``main`` sets, the other torch's default
     ratio                 ours over the better one of the rival's, the median over turns
 
-What is not the same: the rival cuts a batch where its longest episode ends, ours never; it logs
-means every 10,000 steps, here nothing is written.
+The networks have equally many parameters. What is not the same: the rival cuts a batch where its
+longest episode ends, ours never; it logs means every 10,000 steps, here nothing is written.
 """
 
 from __future__ import annotations
