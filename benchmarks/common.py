@@ -8,6 +8,7 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -230,6 +231,12 @@ def same_size(env: str, **changes: Any) -> TrainConfig:
 def configure(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
     """The default preset with changes."""
     return nested_replace(preset_config(env, algo, data=changes.get("data")), changes)
+
+
+def commit(checkout: str) -> str:
+    """Of the rival; empty where it is no checkout."""
+    command = ["git", "-C", checkout, "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:

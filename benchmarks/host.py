@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Limits, report
+from common import Limits, Piece, report
 
 from qtot.config import nested_replace
 from qtot.envs import make_env
@@ -97,22 +97,46 @@ def spent_on(engine: Any) -> dict[str, float]:
     return {**engine.seconds, "learner": engine.learn_s}
 
 
+class Run:
+    """Training by the piece, learning from the first one on."""
+
+    def __init__(self, name: str, envs: int, **changes: Any):
+        """``changes`` to preset paper."""
+        sizes = {"steps": 2**24, "collect": {"envs": envs}, "replay": {"capacity": 1024}}
+        config = nested_replace(preset_config(name, preset="paper"), sizes)
+        config = nested_replace(config, changes)
+        self.world = World.open(config.env, config.host)
+        program = Program.make(self.world.in_graph, config)
+        self.engine: Any = self.world.engine(program, traced_init(program))
+        try:
+            self.state = self.engine.start()
+            # Once the replay holds enough to learn from.
+            self.run((config.replay.warmup + envs) * self.world.spec.episode_limit)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, steps: int) -> Piece:
+        """``steps`` more, or a little more than these."""
+        taken, began = int(self.engine.steps.min()), time.perf_counter()
+        self.state, progress = self.engine.chunk(self.state, taken + steps)
+        spent = time.perf_counter() - began
+        done = int(self.engine.steps.min()) - taken
+        return Piece(spent, done, float(progress.updates.sum()))
+
+    def close(self) -> None:
+        """Its workers, too."""
+        self.engine.close()
+
+
 def measure(name: str, envs: int, steps: int) -> dict[str, Any]:
     """Training speed with so many environments, in a process that has done nothing else."""
-    changes = {"steps": 2**24, "collect": {"envs": envs}, "replay": {"capacity": 1024}}
-    config = nested_replace(preset_config(name, preset="paper"), changes)
-    world = World.open(config.env, config.host)
-    program = Program.make(world.in_graph, config)
-    engine: Any = world.engine(program, traced_init(program))
+    training = Run(name, envs)
+    engine = training.engine
     try:
-        state = engine.start()
-        # Once the replay holds enough to learn from.
-        state, _ = engine.chunk(state, (config.replay.warmup + envs) * world.spec.episode_limit)
-        before, taken = spent_on(engine), int(engine.steps.min())
-        began = time.perf_counter()
-        state, progress = engine.chunk(state, taken + steps)
-        spent = time.perf_counter() - began
-        shares = {k: (v - before.get(k, 0.0)) / spent for k, v in spent_on(engine).items()}
+        before = spent_on(engine)
+        piece = training.run(steps)
+        shares = {k: (v - before.get(k, 0.0)) / piece.seconds for k, v in spent_on(engine).items()}
         pool = engine.pools["train"]
         workers = [worker.process.pid for worker in pool.workers]
         slots, n = pool.board.valid.shape
@@ -120,15 +144,15 @@ def measure(name: str, envs: int, steps: int) -> dict[str, Any]:
             "env": name,
             "envs": envs,
             "workers": len(workers),
-            "steps_per_s": (int(engine.steps.min()) - taken) / spent,
-            "updates_per_s": float(progress.updates.sum()) / spent,
+            "steps_per_s": piece.rate,
+            "updates_per_s": piece.updates / piece.seconds,
             **{f"{k}_share": v for k, v in shares.items()},
             "peak_mib": memory([os.getpid()], "VmHWM:"),
             "workers_mib": memory(workers),
-            "board_mib": size_of(layout(world.spec, slots, n)) / 2**20,
+            "board_mib": size_of(layout(training.world.spec, slots, n)) / 2**20,
         }
     finally:
-        engine.close()
+        training.close()
 
 
 def main() -> None:

@@ -38,7 +38,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import LOOP, Limits, Piece, Training, configure, median, report, seconds, update_gflop
+from common import (
+    LOOP,
+    Limits,
+    Piece,
+    Training,
+    commit,
+    configure,
+    median,
+    report,
+    seconds,
+    update_gflop,
+)
 from time_to import evaluations, run_once
 
 from qtot.config import TrainConfig
@@ -320,12 +331,6 @@ def main() -> None:
     rows = [row for name in args.tasks for row in measure(args, name)]
     limits = None if args.learn else Limits.measure()
     report("versus_jaxmarl", rows, limits, rival_commit=commit(args.jaxmarl), flags=args.flags)
-
-
-def commit(checkout: str) -> str:
-    """Of the rival."""
-    command = ["git", "-C", checkout, "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":
