@@ -226,9 +226,9 @@ def test_the_ring_is_allocated_once_in_the_types_of_what_it_holds():
     state = jax.eval_shape(lambda: replay.init(*example()))
     slot, start = example()
     for ring, one in zip(jax.tree.leaves(state.slots), jax.tree.leaves(slot), strict=True):
-        assert (ring.shape, ring.dtype) == ((4 * 4, ENVS, *one.shape), one.dtype)
+        assert (ring.shape, ring.dtype) == ((ENVS, 4 * 4, *one.shape), one.dtype)
     for ring, one in zip(jax.tree.leaves(state.start), jax.tree.leaves(start), strict=True):
-        assert (ring.shape, ring.dtype) == ((4, ENVS, *one.shape), one.dtype)
+        assert (ring.shape, ring.dtype) == ((ENVS, 4, *one.shape), one.dtype)
     after = jax.eval_shape(replay.add, state, *numbered(0, 4))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,14 @@ import pytest
 import qtot
 from qtot.api import train_config
 from qtot.envs import make_env
+from qtot.envs.host.base import HostEnv
 from qtot.errors import QtotError
 from qtot.training import resources
 from qtot.training.compile import traced_init
+from qtot.training.gathered import zeros
 from qtot.training.ingraph import Program
+from qtot.training.onhost import OnHost
+from qtot.training.shown import Shown
 from small import small_config, trained
 
 COORDINATE = {
@@ -82,7 +87,7 @@ def test_one_seed_of_several_trains_on_the_same_sequences_as_alone():
         jax.tree.leaves(lone.seeds.replay.slots),
         strict=True,
     ):
-        np.testing.assert_array_equal(x[1, :rows], y[0, :rows])
+        np.testing.assert_array_equal(x[1, :, :rows], y[0, :, :rows])
     for x, y in zip(jax.tree.leaves(ours.online), jax.tree.leaves(theirs.online), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)
 
@@ -216,15 +221,32 @@ def test_step_time_does_not_grow_with_the_replays_capacity():
     assert seconds[1] < 2 * seconds[0], seconds
 
 
-def test_the_replay_is_updated_in_place():
-    """The compiled chunk needs no second copy of the ring: what grows with capacity is donated."""
+def never() -> HostEnv:
+    """The environment of a run that does not begin."""
+    raise AssertionError
+
+
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize(("seeds", "envs"), [(1, 1), (2, 1), (2, 8)])
+def test_the_replay_is_updated_in_place(seeds: int, envs: int, *, host: bool):
+    """The compiled chunk needs no second copy of the ring: what grows with capacity is donated.
+    Nor does the program that learns what Python played, which is called for every rollout.
+    """
     temporary = []
     for capacity in (256, 8_192):
-        config = small_config("probe/coordination", seeds=2, replay={"capacity": capacity})
-        program = Program.make(make_env(config.env), config)
-        state = jax.eval_shape(program.init, program.config.seed)
-        compiled = jax.jit(program.chunk, donate_argnums=0).lower(state, jnp.int32(0)).compile()
-        analysis = compiled.memory_analysis()
+        changes: Any = {"collect": {"envs": envs}, "replay": {"capacity": capacity}}
+        config = small_config("probe/coordination", seeds=seeds, **changes)
+        env = make_env(config.env)
+        program = Program.make(Shown(env.spec) if host else env, config)
+        init = traced_init(program)
+        state, until = init.out_info, jnp.int32(0)
+        if host:
+            learn = OnHost(program, init, never, env.spec).learn
+            rollout = jax.eval_shape(partial(zeros, program.collector), state.seeds.actors)
+            lowered = jax.jit(learn, donate_argnums=0).lower(state, rollout)
+        else:
+            lowered = jax.jit(program.chunk, donate_argnums=0).lower(state, until)
+        analysis = lowered.compile().memory_analysis()
         temporary.append(analysis.temp_size_in_bytes)
         assert analysis.alias_size_in_bytes >= resources.nbytes(state.seeds.replay)
     # 32 times the capacity is 3 MB more; a copy anywhere would show.

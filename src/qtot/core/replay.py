@@ -1,10 +1,11 @@
 """Replay of sequences: one preallocated ring of slots, no next-step copies.
 
-The ring holds, for each of E environments, R rows of ``stride`` slots. A whole episode is a row of
-T+1 slots. A segment is a row of T slots whose slot T is the first slot of the next row of the same
-environment; so the newest segment waits until its successor is written, and no sample crosses the
-write head. Where rows need not follow each other, as from actors that come and go, a segment is a
-row of T+1 slots, too.
+The ring holds, for each of E environments, R rows of ``stride`` slots, environment by environment:
+with time first, XLA would lay it out anew in every update where there is one. A whole episode is a
+row of T+1 slots. A segment is a row of T slots whose slot T is the first slot of the next row of
+the same environment; so the newest segment waits until its successor is written, and no sample
+crosses the write head. Where rows need not follow each other, as from actors that come and go, a
+segment is a row of T+1 slots, too.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class ReplayState(NamedTuple):
     """Everything that is stored."""
 
     slots: PyTree
-    """ring ``[R * stride, E, ...]``, of slots in whatever form they are stored"""
+    """ring ``[E, R * stride, ...]``, of slots in whatever form they are stored"""
     start: SequenceStart
-    """what the agents remembered at each row's start, ``[R, E, ...]``"""
+    """what the agents remembered at each row's start, ``[E, R, ...]``"""
     written: Int[Array, ""]
     """rows written per environment since the beginning"""
 
@@ -73,7 +74,7 @@ class Replay(NamedTuple):
 
         def ring(leading: int, x: Array) -> Array:
             here = self.envs // self.shards.pieces * self.shards.here
-            return jnp.zeros((leading, here, *x.shape), x.dtype)
+            return jnp.zeros((here, leading, *x.shape), x.dtype)
 
         return ReplayState(
             slots=jax.tree.map(lambda x: ring(self.rows * self.stride, x), slot),
@@ -87,14 +88,16 @@ class Replay(NamedTuple):
 
         def write(at: Array, old: PyTree, new: PyTree) -> PyTree:
             return jax.tree.map(
-                lambda o, n: jax.lax.dynamic_update_slice_in_dim(o, n.astype(o.dtype), at, axis=0),
+                lambda o, n: jax.lax.dynamic_update_slice_in_dim(o, n.astype(o.dtype), at, axis=1),
                 old,
                 new,
             )
 
         return ReplayState(
-            slots=write(row * self.stride, state.slots, slots),
-            start=write(row, state.start, jax.tree.map(lambda x: x[None], start)),
+            slots=write(
+                row * self.stride, state.slots, jax.tree.map(lambda x: x.swapaxes(0, 1), slots)
+            ),
+            start=write(row, state.start, jax.tree.map(lambda x: x[:, None], start)),
             written=state.written + 1,
         )
 
@@ -125,6 +128,6 @@ class Replay(NamedTuple):
         offsets = jnp.arange(self.stride + self.overlap)[:, None]
         at = (row * self.stride + offsets) % (self.rows * self.stride)
         return Batch(
-            slots=jax.tree.map(lambda x: x[at, env], state.slots),
-            start=jax.tree.map(lambda x: x[row, env], state.start),
+            slots=jax.tree.map(lambda x: x[env, at], state.slots),
+            start=jax.tree.map(lambda x: x[env, row], state.start),
         )

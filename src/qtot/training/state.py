@@ -65,7 +65,7 @@ SEED_AXES = SeedState(
 SEED_SPECS = SeedState(
     train=P(SEED),  # pyright: ignore[reportArgumentType]
     actors=P(SEED, DATA),  # pyright: ignore[reportArgumentType]
-    replay=ReplayState(P(SEED, None, DATA), P(SEED, None, DATA), P()),  # pyright: ignore[reportArgumentType]
+    replay=ReplayState(P(SEED, DATA), P(SEED, DATA), P()),  # pyright: ignore[reportArgumentType]
     credit=P(SEED),  # pyright: ignore[reportArgumentType]
     key=P(SEED),  # pyright: ignore[reportArgumentType]
 )
