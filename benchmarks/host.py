@@ -102,7 +102,7 @@ class Run:
 
     def __init__(self, name: str, envs: int, **changes: Any):
         """``changes`` to preset paper."""
-        sizes = {"steps": 2**24, "collect": {"envs": envs}, "replay": {"capacity": 1024}}
+        sizes = {"steps": 2**24, "collect": {"envs": envs}}
         config = nested_replace(preset_config(name, preset="paper"), sizes)
         config = nested_replace(config, changes)
         self.world = World.open(config.env, config.host)
