@@ -9,6 +9,7 @@ import math
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,44 @@ def same_size(env: str, **changes: Any) -> TrainConfig:
 def configure(env: str, algo: str = "qmix", **changes: Any) -> TrainConfig:
     """The default preset with changes."""
     return nested_replace(preset_config(env, algo, data=changes.get("data")), changes)
+
+
+class Child:
+    """A rival's process, which answers lines of JSON on stdout to lines on stdin."""
+
+    def __init__(self, command: Sequence[str], *, verbose: bool):
+        """Started; its first line is ``facts``."""
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if verbose else subprocess.DEVNULL,
+            text=True,
+        )
+        self.facts = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("the rival stopped; --verbose shows what it says")
+        return json.loads(line)
+
+    def ask(self, line: float) -> dict[str, Any]:
+        """The answer to a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """The end of its input is its cue."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def commit(checkout: str) -> str:

@@ -3,8 +3,8 @@
     python benchmarks/host.py              Level-Based Foraging and MPE, 1 to 16 environments
     python benchmarks/host.py --short      16 environments, fewer steps
 
-Preset paper: whole episodes, a GRU agent, one update of 32 episodes for every episode played, as
-EPyMARL trains. ``alone`` is one environment in one process, as its package has it, with random
+Preset paper: whole episodes, a GRU agent, one update of 32 episodes for every episode played, which
+is EPyMARL's ratio. ``alone`` is one environment in one process, as its package has it, with random
 actions; ``adapted`` the same through our adapter. The shares are of the training process's time;
 ``peak_mib`` is what that process held at most, compilation included.
 """

@@ -7,7 +7,7 @@ is a stand-in whose ``log`` notes the time and, between pieces, waits: that is h
 is one long scan can take turns with ours. ``hydra`` and ``omegaconf``, which only its ``main``
 uses, are empty stand-ins.
 
-    child.py CHECKOUT '{"alg": "ql_rnn_smax", "seed": 0, "changes": {"NUM_ENVS": 8}}'
+    jaxmarl_child.py CHECKOUT '{"alg": "ql_rnn_smax", "seed": 0, "changes": {"NUM_ENVS": 8}}'
 
 Lines on stdin: a number of rollouts to run. Lines on stdout, all JSON: ``compiled`` and
 ``compile_s`` once, then for every piece ``seconds``, ``env_steps``, ``updates`` and its ``rows``.

@@ -6,9 +6,11 @@
     python benchmarks/versus_epymarl.py --epymarl epymarl --rival-python rival/bin/python
 
 The rival is what the checkout says, imported as it is, in a process and an interpreter of its own
-(``epymarl_child.py``), on the CPU. Its settings are those of its files but for the GRU agent, and
-for tests, which there are none of; ours are translated from them (``translated``). Start-up and the
-episodes before learning are not counted. Then all run a piece each in turns; the others sleep.
+(``epymarl_child.py``), on the CPU. Its settings are those of its files but for three: agents with a
+GRU, as QMIX has them (its file for QMIX has none; ``--memoryless`` keeps that), the episode limit
+that the environment itself has (its file says 100), and no tests while training; ours are
+translated from them (``translated``). Start-up and the episodes before learning are not counted.
+Then all run a piece each in turns; the others sleep.
 
 Two duels, and every row says which:
 
@@ -17,29 +19,30 @@ Two duels, and every row says which:
     parallel   its parallel runner, 8 processes, which updates once for every 8 episodes; ours with
                8 environments, as few updates
 
-What is reported, medians over pieces:
+What is reported:
 
-    steps_per_s           environment steps per second, learning included
-    updates_per_episode   measured: updates over steps, times the longest episode; what episodes
-                          that end early lack of it, both lack
+    steps_per_s           environment steps per second, learning included, the median over pieces
+    slowest, fastest      of the pieces
+    updates_per_episode   measured over all pieces: updates over steps, times the longest episode;
+                          what episodes that end early lack of it, both lack
     threads               of torch: 1 is what the rival's ``main`` sets, the other torch's default
     ratio                 ours over the better one of the rival's, the median over turns
 
 The networks have equally many parameters. What is not the same: the rival cuts a batch where its
-longest episode ends, ours never; it logs means every 10,000 steps, here nothing is written.
+longest episode ends, ours never; it logs means every 10,000 steps, here nothing is written; each is
+started as its own command starts it (qtot sets an allocator and lets workers wait their turn).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import Limits, Piece, commit, median, report
+from common import Child, Limits, Piece, commit, median, report
 from host import LBF, MPE, Run
 
 PARALLEL = 8  # processes of the rival's other runner
@@ -52,6 +55,19 @@ class Task(NamedTuple):
     rival: str
     limit: int
     """steps of an episode at most"""
+
+
+EXPECTED = {
+    "agent": "rnn",
+    "mac": "basic_mac",
+    "mixer": "qmix",
+    "learner": "q_learner",
+    "action_selector": "epsilon_greedy",
+    "common_reward": True,
+    "obs_individual_obs": False,
+    "standardise_returns": False,
+}
+"""settings of the rival that are not translated; another value would change the work"""
 
 
 TASKS = {
@@ -91,7 +107,7 @@ class Rival(Side):
         changes = {
             "seed": args.seed,
             "env_args": {"key": task.rival, "time_limit": task.limit},
-            "use_rnn": True,
+            "use_rnn": not args.memoryless,
             "use_cuda": False,
             "runner": duel,
             "batch_size_run": envs,
@@ -101,36 +117,19 @@ class Rival(Side):
         }
         order = {"alg": "qmix", "env": "gymma", "threads": threads, "changes": changes}
         child = Path(__file__).with_name("epymarl_child.py")
-        self.process = subprocess.Popen(
-            [args.rival_python, str(child), args.epymarl, json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if args.verbose else subprocess.DEVNULL,
-            text=True,
-        )
-        self.facts = self._read()
+        command = [args.rival_python, str(child), args.epymarl, json.dumps(order)]
+        self.child = Child(command, verbose=args.verbose)
+        self.facts = self.child.facts
         self.config = self.facts["config"]
         self.threads = self.facts["threads"]
 
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("the rival stopped; --verbose shows what it says")
-        return json.loads(line)
-
     def run(self, seconds: float) -> Piece:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{seconds}\n")
-        self.process.stdin.flush()
-        answer = self._read()
+        answer = self.child.ask(seconds)
         return Piece(answer["seconds"], answer["env_steps"], answer["updates"])
 
     def close(self) -> None:
-        """The end of its input is its cue."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        """Stop."""
+        self.child.close()
 
 
 class Ours(Side):
@@ -151,6 +150,9 @@ class Ours(Side):
 
 def translated(rival: dict[str, Any]) -> dict[str, Any]:
     """The rival's settings in our words, as changes to preset paper."""
+    for name, value in EXPECTED.items():
+        if rival[name] != value:
+            sys.exit(f"the rival's {name} is {rival[name]!r}; this script knows only {value!r}")
     tau = rival["target_update_interval_or_tau"]
     return {
         "agent": {
@@ -248,6 +250,7 @@ def main() -> None:
     parser.add_argument("--duels", nargs="+", default=duels, choices=duels)
     parser.add_argument("--pieces", type=int, default=4, help="pieces of each side")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a piece")
+    parser.add_argument("--memoryless", action="store_true", help="agents without a GRU")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="show what the rival prints")
     args = parser.parse_args()

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ from typing import Any, NamedTuple
 
 from common import (
     LOOP,
+    Child,
     Limits,
     Piece,
     Training,
@@ -97,42 +97,25 @@ class Rival:
         }
         order = {"alg": task.alg, "seed": args.seed, "changes": changes}
         child = Path(__file__).with_name("jaxmarl_child.py")
-        self.process = subprocess.Popen(
-            [args.rival_python, str(child), args.jaxmarl, json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if args.verbose else subprocess.DEVNULL,
-            text=True,
-        )
-        self.facts = self._read()
+        command = [args.rival_python, str(child), args.jaxmarl, json.dumps(order)]
+        self.child = Child(command, verbose=args.verbose)
+        self.facts = self.child.facts
         self.config = self.facts["config"]
         self.rollout = task.envs * task.length
         self.updates = 0.0
         self.rows: list[dict[str, float]] = []
         """what it reported of the last piece"""
 
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("the rival stopped; --verbose shows what it says")
-        return json.loads(line)
-
     def run(self, rollouts: int) -> Piece:
         """The next rollouts."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{rollouts}\n")
-        self.process.stdin.flush()
-        answer = self._read()
+        answer = self.child.ask(rollouts)
         self.rows = answer["rows"]
         done, self.updates = answer["updates"] - self.updates, answer["updates"]
         return Piece(answer["seconds"], rollouts * self.rollout, done)
 
     def close(self) -> None:
-        """An empty line is its cue."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        """Stop."""
+        self.child.close()
 
 
 def translated(env: str, rival: dict[str, Any], before: int) -> TrainConfig:

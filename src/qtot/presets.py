@@ -78,7 +78,7 @@ FAMILY["mpe"] = {
 HOST: dict[str, Any] = {"evaluation": {"every": 50_000, "episodes": 32, "final_episodes": 128}}
 for _family in ("smac", "smacv2", "smaclite"):
     FAMILY[_family] = {"collect": {"envs": 8}, "loss": {"alpha": 0.5}}
-# Reward is rare, and small. At half the learning rate, 3 of 6 seeds were not done after 800k steps.
+# Reward is rare, and small. At half the learning rate, some seeds need 200k steps more.
 FAMILY["lbf"] = {
     "optimiser": {"lr": 2e-3},
     "exploration": {"steps": 300_000},

@@ -7,8 +7,8 @@ Shape legend, used in every annotation:
     H recurrent width · K features of a memory · M values that the mixer returns (N for independent
     learning, else 1)
 
-Arrays are time-major: ``[T, B, N, ...]``. Masks are True where an action is legal, an agent is
-alive, or a transition counts. ``*b`` stands for any leading axes.
+Arrays are time-major: ``[T, B, N, ...]``, but for the replay's ring. Masks are True where an action
+is legal, an agent is alive, or a transition counts. ``*b`` stands for any leading axes.
 """
 
 from __future__ import annotations

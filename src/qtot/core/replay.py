@@ -1,11 +1,11 @@
 """Replay of sequences: one preallocated ring of slots, no next-step copies.
 
 The ring holds, for each of E environments, R rows of ``stride`` slots, environment by environment:
-with time first, XLA would lay it out anew in every update where there is one. A whole episode is a
-row of T+1 slots. A segment is a row of T slots whose slot T is the first slot of the next row of
-the same environment; so the newest segment waits until its successor is written, and no sample
-crosses the write head. Where rows need not follow each other, as from actors that come and go, a
-segment is a row of T+1 slots, too.
+with time first and a single environment, XLA would lay it out anew in every update. A whole
+episode is a row of T+1 slots. A segment is a row of T slots whose slot T is the first slot of the
+next row of the same environment; so the newest segment waits until its successor is written, and
+no sample crosses the write head. Where rows need not follow each other, as from actors that come
+and go, a segment is a row of T+1 slots, too.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Replay(NamedTuple):
     def init(self, slot: PyTree, start: SequenceStart) -> ReplayState:
         """Zeros, shaped after one example slot and start of one environment."""
 
-        def ring(leading: int, x: Array) -> Array:
+        def ring(length: int, x: Array) -> Array:
             here = self.envs // self.shards.pieces * self.shards.here
-            return jnp.zeros((here, leading, *x.shape), x.dtype)
+            return jnp.zeros((here, length, *x.shape), x.dtype)
 
         return ReplayState(
             slots=jax.tree.map(lambda x: ring(self.rows * self.stride, x), slot),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-METRICS = ("return", "return_std", "length", "episodes", "seed")
+REPORTED = ("return", "return_std", "length", "episodes", "seed")
 """what is reported of every environment"""
 
 
@@ -10,7 +10,7 @@ def taken_name(info: tuple[str, ...]) -> str | None:
     """The first of an environment's scalars whose name is another's; ``won`` is reported as
     ``win_rate``.
     """
-    seen = set[str](METRICS)
+    seen = set[str](REPORTED)
     for name in info:
         shown = "win_rate" if name == "won" else name
         if shown in seen:
