@@ -6,7 +6,8 @@ its own files. Its runner's ``run`` and its learner's ``train`` are wrapped: the
 piece ends the next episode waits for the parent. Sacred, which only its ``main`` needs, is left
 out, and with it what it writes. PettingZoo has moved MPE to ``mpe2``: its old name leads there.
 
-    epymarl_child.py CHECKOUT '{"alg": "qmix", "env": "gymma", "threads": 1, "changes": {}}'
+    epymarl_child.py CHECKOUT '{"alg": "qmix", "env": "gymma", "threads": 1,
+                                "changes": {"seed": 0, "env_args": {"key": ...}}}'
 
 Lines on stdin: seconds that the next piece takes at least; it ends with an episode. Lines on
 stdout, all JSON: ``config``, ``threads`` and ``versions`` once learning has begun, then for every
