@@ -28,7 +28,7 @@ What is reported:
     threads               of torch: 1 is what the rival's ``main`` sets, the other torch's default
     ratio                 ours over the better one of the rival's, the median over turns
 
-The networks have equally many parameters. What is not the same: the rival cuts a batch where its
+The networks have the same layers. What is not the same: the rival cuts a batch where its
 longest episode ends, ours never; it logs means every 10,000 steps, here nothing is written; each is
 started as its own command starts it (qtot sets an allocator and lets workers wait their turn).
 """
