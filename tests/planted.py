@@ -84,7 +84,7 @@ BUGS: dict[str, Bug] = {
         "core/replay.py",
         "stride = length + (not overlap)",
         "stride = length",
-        ("test_values.py::test_whole_episodes_give_the_same_values_with_td_lambda",),
+        ("test_replay.py::test_whole_episodes_do_not_overlap",),
     ),
     "environments_are_reset_at_every_update": Bug(
         "environments are reset at every update",
