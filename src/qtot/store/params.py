@@ -13,7 +13,8 @@ from qtot.errors import QtotError
 from qtot.store.files import write_atomic
 
 
-def _named(tree: Any) -> tuple[list[str], list[Any], Any]:
+def named(tree: Any) -> tuple[list[str], list[Any], Any]:
+    """Dotted paths, leaves and structure of a tree."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     return names, [leaf for _, leaf in leaves], structure
@@ -21,7 +22,7 @@ def _named(tree: Any) -> tuple[list[str], list[Any], Any]:
 
 def save_params(path: Path, tree: Any) -> None:
     """Every array of ``tree`` under its dotted path, such as ``online.agent.network.head.bias``."""
-    names, leaves, _ = _named(tree)
+    names, leaves, _ = named(tree)
     buffer = io.BytesIO()
     np.savez(buffer, **{n: np.asarray(x) for n, x in zip(names, leaves, strict=True)})  # pyright: ignore[reportArgumentType]
     write_atomic(path, buffer.getvalue())
@@ -33,7 +34,7 @@ def load_params(path: Path, template: Any) -> Any:
     Raises:
         QtotError: the file is missing or damaged, or holds other arrays than the template.
     """
-    names, leaves, structure = _named(template)
+    names, leaves, structure = named(template)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
