@@ -50,6 +50,23 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """Everything that a run needs to go on exactly, written while it trains. One is also written
+    when it is stopped, and when it ends.
+    """
+
+    minutes: float = 5.0
+    """minutes between checkpoints; 0: none by the clock"""
+    steps: int = 0
+    """environment steps between checkpoints (at a row of the metrics); 0: by the clock alone"""
+    keep: int = 2
+    """how many of the last ones stay; that of the best evaluation stays, too"""
+    replay: Literal["auto", "always", "never"] = "auto"
+    """whether what the replay holds is saved; auto: up to 2 GiB. Without it a resumed run plays
+    --replay.warmup anew before it learns, and is not exactly the run that it would have been"""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run."""
 
@@ -92,6 +109,7 @@ class TrainConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     host: HostConfig = field(default_factory=HostConfig)
 
     def to_dict(self) -> dict[str, Any]:

@@ -111,6 +111,8 @@ class OptimiserConfig:
     """learning rate at the first environment step"""
     lr_end: float = 1.0
     """fraction of lr that is left at the last environment step (linear; 1 = constant)"""
+    steps: int = 0
+    """environment steps over which it gets there; 0: all of the run, which is what is recorded"""
     eps: float = 1e-5
     """added to the denominator, outside the square root"""
     clip: float = 10.0

@@ -36,6 +36,6 @@ def clip(grads: T, largest: float) -> T:
 def learning_rate(
     config: OptimiserConfig, env_steps: Int[Array, ""], total_steps: int
 ) -> Float[Array, ""]:
-    """Linear from ``lr`` to ``lr * lr_end`` over the run's environment steps."""
+    """Linear from ``lr`` to ``lr * lr_end`` over ``total_steps`` environment steps."""
     progress = jnp.clip(env_steps / max(total_steps, 1), 0.0, 1.0)
     return config.lr * (1.0 + progress * (config.lr_end - 1.0))

@@ -4,6 +4,8 @@ config.json       resolved configuration, environment facts, versions, git commi
 metrics.jsonl     one JSON object per seed and log (keys: see METRICS)
 params/seed-S/    last.npz and best.npz
 result.json       the closing table
+checkpoints/      what ``qtot resume`` goes on from (store/checkpoints.py)
+lock              held by the process that writes
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from qtot.config import TrainConfig, nested_replace
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
+from qtot.store.checkpoints import Checkpoints
 from qtot.store.files import write_json
 from qtot.store.params import load_params, save_params
 from qtot.validation import validate
@@ -93,6 +96,30 @@ class RunFolder:
                 f"cannot write the run folder {path} ({error.strerror}); choose another with --out"
             ) from None
         return folder
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What the run can go on from."""
+        return Checkpoints(self.path / "checkpoints")
+
+    def reopen(self, facts: dict[str, Any], metrics_bytes: int) -> None:
+        """To go on from a checkpoint: rows of the metrics that came after it will come again.
+
+        Raises:
+            QtotError: the folder cannot be written.
+        """
+        try:
+            old = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            (self.path / "result.json").unlink(missing_ok=True)
+            write_json(self.path / "config.json", {**old, **facts})
+            os.truncate(self.path / "metrics.jsonl", metrics_bytes)
+        except (OSError, ValueError) as error:
+            raise QtotError(f"cannot write the run folder {self.path} ({error})") from None
+
+    @property
+    def metrics_bytes(self) -> int:
+        """How much of the metrics has been written."""
+        return (self.path / "metrics.jsonl").stat().st_size
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Rows to ``metrics.jsonl``, on disk when this returns."""
