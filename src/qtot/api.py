@@ -21,7 +21,7 @@ from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.runs import Run
 from qtot.store.run_folder import RunFolder, Which, new_folder
-from qtot.training.launch import run_training
+from qtot.training.launch import resume_training, run_training
 
 __all__ = [
     "Memory",
@@ -32,6 +32,7 @@ __all__ = [
     "evaluate",
     "load",
     "make_env",
+    "resume",
     "train",
     "train_config",
 ]
@@ -87,6 +88,36 @@ def train_config(
     """Train what a complete configuration says, on ``env`` where that is no name."""
     path = Path(out) if out else new_folder(config)
     return Run(run_training(config, path, env=env, quiet=quiet), env=env)
+
+
+def resume(
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    reschedule: bool = False,
+    env: Any = None,
+    quiet: bool = False,
+) -> Run:
+    """Go on with a run that was stopped, or take a finished one further.
+
+    Args:
+        path: its folder.
+        steps: environment steps of each seed at the end; None: as many as were asked for. Schedules
+            stay as they were.
+        reschedule: let the learning rate's schedule end with the new steps.
+        env: the environment, or a factory of it, where it is code of your own.
+        quiet: print nothing.
+
+    Raises:
+        QtotError: no run there, no whole checkpoint in it, nothing left to do, or another
+            environment.
+    """
+    run = load(path)
+    target = run.world_of(env)
+    folder = RunFolder.open(Path(path))
+    given = None if isinstance(target, str) and target == run.config.env else target
+    resume_training(folder, steps=steps, reschedule=reschedule, env=given, quiet=quiet)
+    return Run(folder, env=env)
 
 
 def load(path: str | Path, which: Which = "last") -> Run:

@@ -65,6 +65,40 @@ class Train(_Process):
 
 
 @dataclass(frozen=True)
+class Resume(_Process):
+    """Go on with a run that was stopped, or take a finished one further."""
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """run folder, as 'qtot train' made it"""
+    steps: Annotated[int | None, arg(help_behavior_hint="(default: as many as were asked for)")] = (
+        None
+    )
+    """environment steps of each seed at the end"""
+    reschedule: Annotated[bool, FlagCreatePairsOff] = False
+    """let the learning rate's schedule end with the new steps; else it stays as it was"""
+    env: Annotated[
+        str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
+    ] = None
+    """the run's environment, to be named again if it is your own, package.module:factory"""
+    quiet: Annotated[bool, FlagCreatePairsOff] = False
+    """print nothing but errors"""
+
+    def execute(self) -> int:
+        """Trains on."""
+        self.prepare()
+        from qtot.api import resume
+
+        resume(
+            self.run,
+            steps=self.steps,
+            reschedule=self.reschedule,
+            env=self.env,
+            quiet=self.quiet,
+        )
+        return 0
+
+
+@dataclass(frozen=True)
 class Evaluate(_Process):
     """Play greedy episodes with the policy of a run."""
 
@@ -170,9 +204,10 @@ class CheckEnv(_Process):
         return 0 if report.ok else 1
 
 
-Command = Train | Evaluate | Envs | Reproduce | CheckEnv
+Command = Train | Resume | Evaluate | Envs | Reproduce | CheckEnv
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
+    "resume": Resume,
     "eval": Evaluate,
     "envs": Envs,
     "reproduce": Reproduce,

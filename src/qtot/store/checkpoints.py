@@ -35,12 +35,16 @@ class Checkpoints:
 
     def all(self) -> list[Checkpoint]:
         """The newest first."""
-        found = []
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for path in self.folder.iterdir():
-                if (name := NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
-                    found.append(Checkpoint(path, int(name[1]), name[2] is not None))
-        return sorted(found, key=lambda found: (found.step, not found.best), reverse=True)
+        try:
+            paths = list(self.folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [
+            Checkpoint(path, int(name[1]), name[2] is not None)
+            for path in paths
+            if (name := NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+        ]
+        return sorted(found, key=lambda one: (one.step, not one.best), reverse=True)
 
     def whole(self) -> Iterator[tuple[Checkpoint, str | None]]:
         """The newest first, each with what is wrong with it."""

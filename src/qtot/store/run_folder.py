@@ -15,6 +15,7 @@ import json
 import os
 import re
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +25,7 @@ from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.store.checkpoints import Checkpoints
 from qtot.store.files import write_json
+from qtot.store.lock import only_writer
 from qtot.store.params import load_params, save_params
 from qtot.validation import validate
 
@@ -96,6 +98,18 @@ class RunFolder:
                 f"cannot write the run folder {path} ({error.strerror}); choose another with --out"
             ) from None
         return folder
+
+    def held(self) -> AbstractContextManager[None]:
+        """By this process alone.
+
+        Raises:
+            QtotError: another one writes it.
+        """
+        return only_writer(self.path)
+
+    def recorded(self) -> dict[str, Any]:
+        """``config.json`` as it is."""
+        return self._parse("config.json", self._read("config.json") or "{}")
 
     @property
     def checkpoints(self) -> Checkpoints:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from qtot.store.files import write_atomic
 
@@ -30,41 +31,53 @@ def seal(folder: Path) -> None:
 def broken(folder: Path) -> str | None:
     """What is wrong with a sealed folder; None if it is whole."""
     try:
-        sealed = json.loads((folder / MANIFEST).read_bytes())
-        schema, files = sealed["schema"], dict(sealed["files"])
+        text = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         return "it has no manifest: it was never finished"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except OSError as error:
+        return f"its {MANIFEST} cannot be read ({error.strerror})"
+    try:
+        sealed = json.loads(text)
+        if sealed["schema"] != SCHEMA:
+            return f"its {MANIFEST} has schema {sealed['schema']!r}, this version reads {SCHEMA}"
+        return _differs(folder, {name: dict(facts) for name, facts in sealed["files"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"its {MANIFEST} is damaged"
-    if schema != SCHEMA:
-        return f"its {MANIFEST} has schema {schema!r}, this version reads {SCHEMA}"
+
+
+def _differs(folder: Path, files: dict[str, dict[str, Any]]) -> str | None:
+    """How what is there is not what was sealed."""
     try:
         there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-        there.pop(MANIFEST)
-        if missing := sorted(files.keys() - there.keys()):
-            return f"{missing[0]} is missing"
-        if extra := sorted(there.keys() - files.keys()):
-            return f"{extra[0]} is not in its {MANIFEST}"
-        for name, path in there.items():
-            if path.stat().st_size != dict(files[name])["size"]:
-                return f"{name} has another size than when it was written"
-            if _facts(path) != files[name]:
-                return f"{name} is damaged: its SHA-256 is another than when it was written"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"it cannot be read ({type(error).__name__}: {error})"
+        del there[MANIFEST]
+        for name in sorted(files.keys() | there.keys()):
+            if name not in there:
+                return f"{name} is missing"
+            if name not in files:
+                return f"{name} is not in its {MANIFEST}"
+            if _facts(there[name]) != files[name]:
+                return f"{name} is not what was written (its size or SHA-256)"
+    except _StrangeFileError as error:
+        return str(error)
+    except OSError as error:
+        return f"it cannot be read ({error})"
     return None
 
 
+class _StrangeFileError(Exception):
+    """A link, a pipe: nothing that was ever written here."""
+
+
 def _files(folder: Path) -> list[Path]:
-    """All that is no folder, links and sockets too.
+    """All that is no folder.
 
     Raises:
-        ValueError: one of them is no plain file.
+        _StrangeFileError: one of them is no plain file.
     """
     paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     for path in paths:
         if path.is_symlink() or not path.is_file():
-            raise ValueError(f"{path.name} is no plain file")
+            raise _StrangeFileError(f"{path.name} is no plain file")
     return paths
 
 

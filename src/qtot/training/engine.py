@@ -19,6 +19,14 @@ from qtot.training.ingraph import Program
 from qtot.training.state import Progress, RunState
 from qtot.training.timing import TimeSplit
 
+Resume = Callable[[RunState], RunState]
+"""a state as it lies on the devices, to that in which a run goes on"""
+
+
+def fresh(state: RunState) -> RunState:
+    """A run that begins."""
+    return state
+
 
 class Engine(Protocol):
     """``start → chunk → chunk → ...``, and greedy episodes in between."""
@@ -34,8 +42,10 @@ class Engine(Protocol):
         """Who steps the environments, for the header; empty where the program does."""
         ...
 
-    def start(self) -> RunState:
-        """The state before the first step; what is needed for it is compiled."""
+    def start(self, resume: Resume = fresh) -> RunState:
+        """The state before the first step, or what ``resume`` makes of it; what is needed for it is
+        compiled.
+        """
         ...
 
     def chunk(
@@ -86,7 +96,7 @@ class InGraph:
         """of the state, and where it lies"""
         self.timing = TimeSplit(program)
 
-    def start(self) -> RunState:
+    def start(self, resume: Resume = fresh) -> RunState:
         """Build the state and the training program."""
         began, program = time.perf_counter(), self.program
         with no_collections():
@@ -95,7 +105,8 @@ class InGraph:
             number = jax.ShapeDtypeStruct((), np.int32)
             chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
             self.compiled["chunk"] = compiling(chunk)
-            state = jax.block_until_ready(init.result()(np.int32(program.config.seed)))
+            state = resume(init.result()(np.int32(program.config.seed)))
+            jax.block_until_ready(state)
         self.compiled["chunk"].result()
         self.compile_s = time.perf_counter() - began
         return state

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from qtot.config import CheckpointConfig
 from qtot.errors import QtotError
 from qtot.store.arrays import in_memory, read_arrays, write_arrays
@@ -29,13 +31,20 @@ class Resumed(NamedTuple):
     record: dict[str, Any]
     """what the training loop knew: counts, clocks, the best so far"""
 
-    def state(self, shapes: RunState) -> RunState:
-        """The program's state, in the given shapes and places; without a replay where none was
-        saved.
+    def state(self, fresh: RunState) -> RunState:
+        """In the places of a ``fresh`` one, whose empty replay stays where none was saved.
+
+        Raises:
+            QtotError: it is of another configuration.
         """
-        if not self.record["replay"]:
-            shapes = _without_replay(shapes)
-        return read_arrays(self.path / "arrays", shapes)
+        kept = fresh if self.record["replay"] else _without_replay(fresh)
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), kept
+        )
+        state = read_arrays(self.path / "arrays", shapes)
+        if self.record["replay"]:
+            return state
+        return state._replace(seeds=state.seeds._replace(replay=fresh.seeds.replay))
 
 
 class Keeper:
@@ -119,11 +128,8 @@ def newest(checkpoints: Checkpoints) -> tuple[Resumed, list[str]]:
     wrong = []
     for found, problem in checkpoints.whole():
         if problem is None:
-            try:
-                record = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
-                return Resumed(found.path, found.step, record), wrong
-            except (OSError, ValueError) as error:
-                problem = f"its run.json cannot be read ({error})"
+            record = json.loads((found.path / "run.json").read_bytes())
+            return Resumed(found.path, found.step, record), wrong
         wrong.append(f"checkpoint {found.path.name} is left out: {problem}")
     raise QtotError("; ".join([f"there is no whole checkpoint in {checkpoints.folder}", *wrong]))
 

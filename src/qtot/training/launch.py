@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qtot.config import TrainConfig
+from qtot.envs.spec import EnvSpec
+from qtot.errors import QtotError
 from qtot.process import prepare
 from qtot.store.run_folder import RunFolder
 from qtot.training.compile import traced_init
 from qtot.training.display import Display
-from qtot.training.engine import Engine
 from qtot.training.header import header
 from qtot.training.hosts import create_folder, leads, together
 from qtot.training.ingraph import Program
+from qtot.training.keeping import Resumed, newest
 from qtot.training.loop import Training
 from qtot.training.resources import check_memory, device_facts, git_commit, versions
 from qtot.training.world import World
@@ -37,45 +41,125 @@ def run_training(
             environments fail again and again, and the parameters reached so far have been saved.
         KeyboardInterrupt: after the parameters reached so far have been saved.
     """
-    with together():
-        config = validate(config)
-        world = World.open(config.env if env is None else env, config.host)
-        program = Program.make(world.in_graph, config)
-        init = traced_init(program)
-        memory = check_memory(program, init.out_info)
-        engine = world.engine(program, init)
-    with contextlib.closing(engine):
-        return _trained(engine, config, out, world, memory, quiet=quiet)
+    with _Opened(config, env) as opened, contextlib.ExitStack() as held:
+        with together():
+            folder = create_folder(out, opened.facts, opened.config, opened.world.spec)
+            held.enter_context(folder.held())
+        return opened.train(folder, quiet=quiet)
 
 
-def _trained(
-    engine: Engine,
-    config: TrainConfig,
-    out: Path,
-    world: World,
-    memory: dict[str, int],
+def resume_training(
+    folder: RunFolder,
     *,
-    quiet: bool,
+    steps: int | None = None,
+    reschedule: bool = False,
+    env: Any = None,
+    quiet: bool = False,
 ) -> RunFolder:
-    """The folder, the header, and the run."""
-    program, spec = engine.program, world.spec
-    device: dict[str, Any] = device_facts() | {"mesh": dict(program.mesh.shape)}
-    facts = {
-        "config": config.to_dict(),
-        "env": spec.to_dict(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "device": device,
-        "settings": prepare().to_dict(),
-        "bytes": memory,
-        "shards": program.collector.shards.pieces,
-    }
-    with together():
-        folder = create_folder(out, facts, config, spec)
-    display = Display(config, quiet=quiet or not leads())
-    display.header(header(engine, spec, device=device, memory=memory, out=out))
-    if "warning" in device:
-        display.warn(device["warning"])
-    with display:
-        Training(engine, folder, display).run()
-    return folder
+    """Go on from the last whole checkpoint of a run.
+
+    Args:
+        folder: the run's.
+        steps: environment steps of each seed at the end; None: as many as were asked for.
+        reschedule: stretch schedules that end with the run over the new steps.
+        env: as in ``run_training``.
+        quiet: print nothing.
+
+    Raises:
+        QtotError: there is nothing to go on from or to do, or the environment is another.
+    """
+    config, spec = folder.facts()
+    if steps is not None:
+        config = replace(config, steps=steps)
+        if reschedule:
+            config = replace(config, optimiser=replace(config.optimiser, steps=steps))
+    with folder.held():
+        resumed, wrong = newest(folder.checkpoints)
+        if resumed.step >= config.steps:
+            raise QtotError(
+                f"{folder.path} has taken all its {config.steps:,} steps; --steps says how many "
+                "there shall be"
+            )
+        with _Opened(config, env) as opened:
+            _check_same(folder, spec, opened.world.spec)
+            changed = differences(folder.recorded(), opened.facts)
+            folder.reopen(opened.facts, resumed.record["metrics_bytes"])
+            return opened.train(folder, quiet=quiet, resumed=resumed, told=[*wrong, *changed])
+
+
+def _check_same(folder: RunFolder, then: EnvSpec, now: EnvSpec) -> None:
+    """What decides the shapes of what was learned must be as it was."""
+    for fact in ("agents", "n_actions", "obs_sizes", "obs_shape", "state_size", "episode_limit"):
+        was, is_now = getattr(then, fact), getattr(now, fact)
+        if was != is_now:
+            raise QtotError(
+                f"environment {now.name} has {fact} {is_now}, but run {folder.path} began with {was}"
+            )
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Why a resumed run may not be, bit for bit, what it would have been."""
+    found = []
+    for part in ("versions", "device", "settings"):
+        before, here = then.get(part) or {}, now[part]
+        for name in sorted(before.keys() | here.keys()):
+            if before.get(name) != here.get(name):
+                found.append(f"{part} {name}: {before.get(name)} then, {here.get(name)} now")
+    return [f"results agree to rounding, no longer bit for bit ({'; '.join(found)})"] * bool(found)
+
+
+class _Opened:
+    """A configuration's world and engine, and what is recorded of them."""
+
+    def __init__(self, config: TrainConfig, env: Any):
+        with together():
+            config = validate(config)
+            # Schedules are recorded in absolute steps: more of them later change none.
+            schedule = replace(config.optimiser, steps=config.optimiser.steps or config.steps)
+            self.config = config = replace(config, optimiser=schedule)
+            self.world = World.open(config.env if env is None else env, config.host)
+            program = Program.make(self.world.in_graph, config)
+            init = traced_init(program)
+            self.memory = check_memory(program, init.out_info)
+            self.engine = self.world.engine(program, init)
+        self.device: dict[str, Any] = device_facts() | {"mesh": dict(program.mesh.shape)}
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For ``config.json``."""
+        return {
+            "config": self.config.to_dict(),
+            "env": self.world.spec.to_dict(),
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "device": self.device,
+            "settings": prepare().to_dict(),
+            "bytes": self.memory,
+            "shards": self.engine.program.collector.shards.pieces,
+        }
+
+    def train(
+        self,
+        folder: RunFolder,
+        *,
+        quiet: bool,
+        resumed: Resumed | None = None,
+        told: Sequence[str] = (),
+    ) -> RunFolder:
+        """The header, and the run."""
+        display = Display(self.config, quiet=quiet or not leads())
+        spec, out = self.world.spec, folder.path
+        display.header(header(self.engine, spec, device=self.device, memory=self.memory, out=out))
+        for line in [self.device[k] for k in ("warning",) if k in self.device] + list(told):
+            display.warn(line)
+        if resumed is not None:
+            display.say(f"going on from step {resumed.step:,}")
+        with display:
+            Training(self.engine, folder, display, resumed=resumed).run()
+        return folder

@@ -18,9 +18,10 @@ from qtot.core.learner import PolicyParams, TrainState
 from qtot.errors import QtotError
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
-from qtot.training.engine import Engine
+from qtot.training.engine import Engine, fresh
 from qtot.training.hosts import anyone, fetch
 from qtot.training.interrupt import StopRequest
+from qtot.training.keeping import Keeper, Resumed
 from qtot.training.rows import means_of, number, score
 from qtot.training.state import Progress, RunState
 
@@ -50,25 +51,49 @@ class Training:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
     warned: bool = False
+    resumed: Resumed | None = None
+    """where it goes on, if it does"""
+    before_s: float = 0.0
+    """seconds of training before that"""
 
     def __post_init__(self) -> None:
         program = self.engine.program
         self.config = program.config
         self.episodes = np.zeros(self.config.seeds)
         self.epsilon = jax.jit(program.learner.epsilon)
+        self.step = 0
+        if self.resumed is not None:
+            self.step, record = self.resumed.step, self.resumed.record
+            self.episodes, self.rows = np.array(record["episodes"]), record["rows"]
+            self.best = {row["seed"]: row for row in record["best"]}
+            self.before_s, self.warned = record["wall_s"], record["warned"]
+        self.keeper = Keeper(self.folder.checkpoints, self.config.checkpoint, self.step)
+
+    def record(self) -> dict[str, Any]:
+        """What a resumed run has to know besides its state."""
+        return {
+            "step": self.step,
+            "episodes": self.episodes.tolist(),
+            "rows": self.rows,
+            "best": list(self.best.values()),
+            "warned": self.warned,
+            "wall_s": self.wall_s,
+            "metrics_bytes": self.folder.metrics_bytes,
+        }
 
     def run(self) -> None:
         """Train all seeds to their last step."""
         config, evaluation, engine = self.config, self.config.evaluation, self.engine
         self.display.say("compiling ...")
-        state = engine.start()
+        state = engine.start(self.resumed.state if self.resumed else fresh)
         self.compiled_s, self.began = engine.compile_s, time.perf_counter()
         self.display.compiled(engine.compile_s)
         # Evaluated and logged after the first chunk, which takes the original away: the program
         # that evaluates is compiled while that one runs.
-        opening: RunState | None = _with_copy_of_train(state)
-        every, now = evaluation.every or config.steps, 0
-        with StopRequest() as stop:
+        opening = None if self.resumed else _with_copy_of_train(state)
+        every, now = evaluation.every or config.steps, self.step
+        with StopRequest() as self.stop:
+            stop = self.stop
             while now < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((now // config.log_every + 1) * config.log_every, config.steps)
@@ -78,6 +103,7 @@ class Training:
                 spent = time.perf_counter() - began
                 train = fetch(state.seeds.train)
                 before, now = now, int(train.env_steps.min())
+                self.step = now
                 evaluated = None
                 with self._kept(state):
                     try:
@@ -99,8 +125,15 @@ class Training:
                         self.display.time_split(split)
                 if anyone(stop.asked) and now < config.steps:
                     self._save(train, "last", range(config.seeds))
-                    self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
+                    self.keeper.keep(now, state, self.record())
+                    self.keeper.wait()
+                    self.display.say(
+                        f"stopped at step {now:,}; go on with: qtot resume {self.folder.path}"
+                    )
                     raise KeyboardInterrupt
+                if now >= config.steps or self.keeper.due(now):
+                    self.keeper.keep(now, state, self.record())
+        self.keeper.wait()
         self._close()
 
     @contextmanager
@@ -119,7 +152,8 @@ class Training:
     @property
     def wall_s(self) -> float:
         """Seconds of training, all included but compilation."""
-        return time.perf_counter() - self.began - (self.engine.compile_s - self.compiled_s)
+        here = time.perf_counter() - self.began - (self.engine.compile_s - self.compiled_s)
+        return self.before_s + here
 
     def _evaluate(self, state: RunState, steps: int, episodes: int) -> dict[str, Any]:
         """At least ``episodes`` greedy episodes, in as many parts as one compiled program needs."""

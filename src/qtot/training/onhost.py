@@ -27,6 +27,7 @@ from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
 from qtot.training.acting import Leaves, act_program, acting
 from qtot.training.compile import Compiled, compiling, no_collections, placed
 from qtot.training.devices import DATA, SEED
+from qtot.training.engine import Resume, fresh
 from qtot.training.failures import Failures
 from qtot.training.gather import Gatherer
 from qtot.training.gathered import Gathered, zeros
@@ -81,7 +82,7 @@ class OnHost:
             memory_size=memory.shape[-1],
         )
 
-    def start(self) -> RunState:
+    def start(self, resume: Resume = fresh) -> RunState:
         """Begin the workers, and build the programs meanwhile."""
         began, program, config = time.perf_counter(), self.program, self.program.config
         self.begin()
@@ -98,9 +99,11 @@ class OnHost:
                 config.seeds,
                 products(config),
             )
-            state = jax.block_until_ready(init.result()(np.int32(config.seed)))
+            state = resume(init.result()(np.int32(config.seed)))
+            jax.block_until_ready(state)
         self.keys = jax.tree.map(jnp.copy, state.seeds.key)
-        self.iteration = 0
+        self.iteration = int(state.iteration)
+        self.steps = np.array(state.seeds.train.env_steps, np.int32)
         self.warm(state)
         self.compiled["learn"].result()
         self.compile_s = time.perf_counter() - began
