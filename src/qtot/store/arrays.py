@@ -87,7 +87,9 @@ def _plain_shape(x: Any) -> Any:
 def _compare(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse other arrays: Orbax would cut or pad them in silence."""
     if missing := sorted(wanted.keys() - there.keys()):
-        raise QtotError(f"{path} lacks the array {missing[0]!r}; was it written by another version?")
+        raise QtotError(
+            f"{path} lacks the array {missing[0]!r}; was it written by another version?"
+        )
     if extra := sorted(there.keys() - wanted.keys()):
         raise QtotError(f"{path} holds an array {extra[0]!r} that this run has not")
     for name, leaf in wanted.items():

@@ -93,18 +93,19 @@ def _check_same(folder: RunFolder, then: EnvSpec, now: EnvSpec) -> None:
         was, is_now = getattr(then, fact), getattr(now, fact)
         if was != is_now:
             raise QtotError(
-                f"environment {now.name} has {fact} {is_now}, but run {folder.path} began with {was}"
+                f"environment {now.name} has {fact} {is_now}, but run {folder.path} was begun with "
+                f"{was}"
             )
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Why a resumed run may not be, bit for bit, what it would have been."""
-    found = []
-    for part in ("versions", "device", "settings"):
-        before, here = then.get(part) or {}, now[part]
-        for name in sorted(before.keys() | here.keys()):
-            if before.get(name) != here.get(name):
-                found.append(f"{part} {name}: {before.get(name)} then, {here.get(name)} now")
+    found = [
+        f"{part} {name}: {(then.get(part) or {}).get(name)} then, {now[part].get(name)} now"
+        for part in ("versions", "device", "settings")
+        for name in sorted((then.get(part) or {}).keys() | now[part].keys())
+        if (then.get(part) or {}).get(name) != now[part].get(name)
+    ]
     return [f"results agree to rounding, no longer bit for bit ({'; '.join(found)})"] * bool(found)
 
 
