@@ -9,7 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Policy", "QtotError", "Run", "check_env", "evaluate", "load", "make_env", "train"]
+__all__ = [
+    "Policy",
+    "QtotError",
+    "Run",
+    "check_env",
+    "evaluate",
+    "load",
+    "make_env",
+    "resume",
+    "train",
+]
 
 if TYPE_CHECKING:
     from qtot.api import (
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
         evaluate,
         load,
         make_env,
+        resume,
         train,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -110,7 +111,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for a mistake of the user's, which is said in one line; 130 when
-        interrupted; 1 when whoever reads the output left, or the command's answer is no.
+        interrupted, 143 by SIGTERM; 1 when whoever reads the output left, or the command's answer
+        is no.
     """
     try:
         with _plain_warnings():
@@ -119,9 +121,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except QtotError as error:
         _say(f"error: {error}")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _say("interrupted")
-        return 130
+        return 128 + getattr(stop, "signum", signal.SIGINT)
     except BrokenPipeError:
         # what is still buffered would raise again when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,6 @@
-"""Ctrl-C that waits for a safe moment: the program's state is donated while a chunk runs."""
+"""Ctrl-C, and a cluster's SIGTERM, that wait for a safe moment: the program's state is donated
+while a chunk runs.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,38 @@ import threading
 from types import FrameType
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and is saved."""
+
+    def __init__(self, signum: int):
+        super().__init__()
+        self.signum = signum
+
 
 class StopRequest:
-    """Within the context, the first Ctrl-C only sets ``asked``; the second acts at once."""
+    """Within the context, the first signal only sets ``asked``; the second acts at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._previous: Any = None
+        self.signum: int = signal.SIGINT
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._ask)
+            self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked, self.signum = True, signum
         self._restore()
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
     def __exit__(self, *_: object) -> None:
         self._restore()

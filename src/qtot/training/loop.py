@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
 from qtot.training.engine import Engine, fresh
 from qtot.training.hosts import anyone, fetch
-from qtot.training.interrupt import StopRequest
+from qtot.training.interrupt import Stopped, StopRequest
 from qtot.training.keeping import Keeper, Resumed
 from qtot.training.rows import means_of, number, score
 from qtot.training.state import Progress, RunState
@@ -51,6 +52,8 @@ class Training:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
     warned: bool = False
+    best_mean: tuple[float, float] = (-math.inf, -math.inf)
+    """of the evaluations so far, the mean over seeds"""
     resumed: Resumed | None = None
     """where it goes on, if it does"""
     before_s: float = 0.0
@@ -67,6 +70,7 @@ class Training:
             self.episodes, self.rows = np.array(record["episodes"]), record["rows"]
             self.best = {row["seed"]: row for row in record["best"]}
             self.before_s, self.warned = record["wall_s"], record["warned"]
+            self.best_mean = tuple(record["best_mean"])
         self.keeper = Keeper(self.folder.checkpoints, self.config.checkpoint, self.step)
 
     def record(self) -> dict[str, Any]:
@@ -76,6 +80,7 @@ class Training:
             "episodes": self.episodes.tolist(),
             "rows": self.rows,
             "best": list(self.best.values()),
+            "best_mean": self.best_mean,
             "warned": self.warned,
             "wall_s": self.wall_s,
             "metrics_bytes": self.folder.metrics_bytes,
@@ -83,7 +88,7 @@ class Training:
 
     def run(self) -> None:
         """Train all seeds to their last step."""
-        config, evaluation, engine = self.config, self.config.evaluation, self.engine
+        config, engine = self.config, self.engine
         self.display.say("compiling ...")
         state = engine.start(self.resumed.state if self.resumed else fresh)
         self.compiled_s, self.began = engine.compile_s, time.perf_counter()
@@ -91,50 +96,63 @@ class Training:
         # Evaluated and logged after the first chunk, which takes the original away: the program
         # that evaluates is compiled while that one runs.
         opening = None if self.resumed else _with_copy_of_train(state)
-        every, now = evaluation.every or config.steps, self.step
         with StopRequest() as self.stop:
-            stop = self.stop
-            while now < config.steps:
+            while self.step < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
-                until = min((now // config.log_every + 1) * config.log_every, config.steps)
+                until = min((self.step // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
                 with self._kept(state):
-                    state, progress = engine.chunk(state, until, lambda: stop.asked)
-                spent = time.perf_counter() - began
-                train = fetch(state.seeds.train)
-                before, now = now, int(train.env_steps.min())
-                self.step = now
-                evaluated = None
-                with self._kept(state):
-                    try:
-                        if opening is not None:
-                            played = self._evaluate(opening, 0, evaluation.episodes)
-                            self._log(fetch(opening.seeds.train), None, played, 0.0)
-                            opening = None
-                        if now >= config.steps:
-                            last = evaluation.final_episodes
-                            evaluated = self._evaluate(state, config.steps, last)
-                        elif now // every > before // every:
-                            at = now // every * every
-                            evaluated = self._evaluate(state, at, evaluation.episodes)
-                    finally:  # what was learned is told of, whatever came of its evaluation
-                        self._log(train, fetch(progress), evaluated, spent)
+                    state, progress = engine.chunk(state, until, lambda: self.stop.asked)
+                self._look(state, progress, time.perf_counter() - began, opening)
+                opening = None
                 if not self.display.quiet:
-                    split = engine.split(state, self.wall_s * (config.steps / max(now, 1) - 1))
-                    if split is not None:
+                    left_s = self.wall_s * (config.steps / max(self.step, 1) - 1)
+                    if (split := engine.split(state, left_s)) is not None:
                         self.display.time_split(split)
-                if anyone(stop.asked) and now < config.steps:
-                    self._save(train, "last", range(config.seeds))
-                    self.keeper.keep(now, state, self.record())
-                    self.keeper.wait()
-                    self.display.say(
-                        f"stopped at step {now:,}; go on with: qtot resume {self.folder.path}"
-                    )
-                    raise KeyboardInterrupt
-                if now >= config.steps or self.keeper.due(now):
-                    self.keeper.keep(now, state, self.record())
+                self._keep(state)
         self.keeper.wait()
         self._close()
+
+    def _look(
+        self, state: RunState, progress: Progress, spent: float, opening: RunState | None
+    ) -> None:
+        """Count, evaluate where it is time, and log; the state before the first step, too."""
+        config, evaluation = self.config, self.config.evaluation
+        every = evaluation.every or config.steps
+        train = fetch(state.seeds.train)
+        before, self.step = self.step, int(train.env_steps.min())
+        evaluated = None
+        with self._kept(state):
+            try:
+                if opening is not None:
+                    played = self._evaluate(opening, 0, evaluation.episodes)
+                    self._log(fetch(opening.seeds.train), None, played, 0.0)
+                if self.step >= config.steps:
+                    evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
+                elif self.step // every > before // every:
+                    at = self.step // every * every
+                    evaluated = self._evaluate(state, at, evaluation.episodes)
+            finally:  # what was learned is told of, whatever came of its evaluation
+                self._log(train, fetch(progress), evaluated, spent)
+        if evaluated is not None:
+            self._hold_if_best(state)
+
+    def _keep(self, state: RunState) -> None:
+        """A checkpoint where it is time.
+
+        Raises:
+            Stopped: that was asked for, and what is needed to go on is on disk.
+        """
+        ended = self.step >= self.config.steps
+        asked = not ended and anyone(self.stop.asked)
+        if asked or ended or self.keeper.due(self.step):
+            self.keeper.keep(self.step, state, self.record())
+        if asked:
+            self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
+            self.keeper.wait()
+            path = self.folder.path
+            self.display.say(f"stopped at step {self.step:,}; go on with: qtot resume {path}")
+            raise Stopped(self.stop.signum)
 
     @contextmanager
     def _kept(self, state: RunState) -> Iterator[None]:
@@ -212,6 +230,14 @@ class Training:
                     f"{lost[0]} of seed {row['seed']} is not finite at step {row['env_steps']:,}: "
                     "the run has diverged; a smaller --optimiser.lr may help"
                 )
+
+    def _hold_if_best(self, state: RunState) -> None:
+        """A checkpoint of the best mean over seeds; the later of equals."""
+        rates, returns = zip(*map(score, self.rows), strict=True)
+        mean = float(np.mean(rates)), float(np.mean(returns))
+        if mean >= self.best_mean:
+            self.best_mean = mean
+            self.keeper.hold_best(self.step, state, self.record())
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         """By win rate where the task has one, then by return; the later of equals."""

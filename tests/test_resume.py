@@ -1,0 +1,187 @@
+"""A resumed run is the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import qtot
+from qtot.api import resume, train_config
+from qtot.cli import main
+from qtot.config import nested_replace
+from qtot.envs import jax_env
+from qtot.errors import QtotError
+from qtot.store.arrays import in_memory
+from qtot.store.checkpoints import Checkpoints
+from qtot.training.compile import traced_init
+from qtot.training.engine import InGraph
+from qtot.training.ingraph import Program
+from qtot.training.keeping import Keeper, newest
+from qtot.training.loop import Training
+from small import small_config
+
+CLOCKS = ("wall_s", "compile_s", "steps_per_s")
+STATEFUL: Any = {
+    "steps": 4_000,
+    "agent": {"memory": "gru", "prev_action": True},
+    "exploration": {"steps": 2_000},
+    "scaling": {"standardise_rewards": True, "normalise_obs": True, "normalise_state": True},
+    "evaluation": {"every": 1_000},
+}
+
+
+def numbers(tree: Any) -> list[np.ndarray]:
+    return jax.tree.leaves(in_memory(tree))
+
+
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize(
+    ("algo", "data", "seeds"),
+    [
+        ("iql", "replay", 2),
+        ("qmix", "replay", 1),
+        ("qmix", "online", 2),
+        ("cw_qmix", "replay", 2),
+        ("qtran", "online", 1),
+        ("qplex", "replay", 1),
+        ("coma", "online", 2),
+    ],
+)
+def test_the_state_goes_on_bit_for_bit(tmp_path: Path, algo: str, data: str, seeds: int):
+    """Through the files: networks, targets, optimiser, replay, environments, keys, statistics."""
+    config = small_config("probe/memory", algo, data=data, seeds=seeds, **STATEFUL)
+    program = Program.make(jax_env(config.env), config)
+    engine = InGraph(program, traced_init(program))
+    state = engine.start()
+    state, _ = engine.chunk(state, 1_500, lambda: False)
+    keeper = Keeper(Checkpoints(tmp_path), config.checkpoint)
+    keeper.keep(1_500, state, {})
+    state, _ = engine.chunk(state, 3_000, lambda: False)
+    keeper.wait()
+    keeper.close()
+    saved = newest(Checkpoints(tmp_path))[0]
+    again = saved.state(jax.jit(program.init)(config.seed))
+    assert float(np.asarray(again.seeds.train.updates).min()) > 0
+    again, _ = engine.chunk(again, 3_000, lambda: False)
+    for x, y in zip(numbers(state), numbers(again), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, config: Any, out: Path, rows: int) -> None:
+    """A run that is asked to stop after so many logs."""
+    log, seen = Training._log, []
+
+    def asking(self: Training, *args: Any) -> None:
+        log(self, *args)
+        seen.append(1)
+        self.stop.asked |= len(seen) == rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_log", asking)
+        with pytest.raises(KeyboardInterrupt):
+            train_config(config, out, quiet=True)
+
+
+def without_clocks(run: qtot.Run) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in run.metrics()]
+
+
+def params(run: qtot.Run) -> list[np.ndarray]:
+    return [x for seed in run.seeds for x in numbers(run.params(seed))]
+
+
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize(("data", "rows"), [("replay", 3), ("online", 6)])
+def test_a_stopped_run_ends_as_if_never_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: str, rows: int
+):
+    """Metrics, closing table, last and best parameters; after a crash that left more metrics."""
+    config = small_config("probe/memory", data=data, seeds=2, **STATEFUL)
+    whole = train_config(config, tmp_path / "whole", quiet=True)
+    stopped(monkeypatch, config, tmp_path / "cut", rows)
+    cut = qtot.load(tmp_path / "cut")
+    assert cut.result() == []
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # rows that came after, one cut
+        file.write(json.dumps(cut.metrics()[-1]) + '\n{"seed": 0, "env')
+    cut = resume(tmp_path / "cut", quiet=True)
+    assert without_clocks(cut) == without_clocks(whole)
+    for which in ("last", "best"):
+        ours, theirs = (params(qtot.load(run.path, which)) for run in (cut, whole))
+        for x, y in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(x, y)
+    drop = lambda rows: [{k: v for k, v in r.items() if k not in CLOCKS} for r in rows]  # noqa: E731
+    assert drop(cut.result()) == drop(whole.result())
+    times = [row["wall_s"] for row in cut.metrics()]
+    assert times == sorted(times)
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_a_finished_run_goes_further_only_if_asked(tmp_path: Path):
+    config = small_config("probe/coordination", steps=1_000)
+    run = train_config(config, tmp_path / "run", quiet=True)
+    with pytest.raises(QtotError, match="has taken all its 1,000 steps; --steps"):
+        resume(run.path, quiet=True)
+    longer = resume(run.path, steps=2_000, quiet=True)
+    assert longer.config.steps == 2_000
+    assert longer.config.optimiser.steps == 1_000  # its schedule stays
+    assert longer.metrics()[-1]["lr"] == pytest.approx(0.0)
+    assert [row["env_steps"] >= 2_000 for row in longer.result()] == [True]
+    assert longer.config == nested_replace(run.config, {"steps": 2_000})
+    longest = resume(run.path, steps=3_000, reschedule=True, quiet=True)
+    assert longest.config.optimiser.steps == 3_000
+    assert longest.metrics()[-1]["lr"] > 0
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_a_damaged_checkpoint_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = small_config("probe/coordination", steps=2_000, checkpoint={"steps": 500})
+    out = tmp_path / "run"
+    stopped(monkeypatch, config, out, 4)
+    last, before = [x for x in Checkpoints(out / "checkpoints").all() if not x.best]
+    harmed = max((last.path / "arrays").rglob("*"), key=lambda x: x.is_file() and x.stat().st_size)
+    content = bytearray(harmed.read_bytes())
+    content[len(content) // 2] ^= 4
+    harmed.write_bytes(content)
+    assert main(["resume", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"checkpoint {last.path.name} is left out" in said
+    assert f"going on from step {before.step:,}" in said
+    whole = train_config(config, tmp_path / "whole", quiet=True)
+    assert without_clocks(qtot.load(out)) == without_clocks(whole)
+
+
+def test_without_a_whole_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path):
+    run = train_config(small_config("probe/coordination", steps=500), tmp_path / "x", quiet=True)
+    for found in Checkpoints(run.path / "checkpoints").all():
+        (found.path / "run.json").write_text("{}")
+    with pytest.raises(QtotError, match=r"no whole checkpoint.*step-\d+ is left out: run.json"):
+        resume(run.path, steps=1_000, quiet=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "qtot", "train", "--env", "matrix/climbing", "--steps"]
+    command += ["100000000", "--log-every", "2000", "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if " steps · return" in line:
+                break
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + number
+    assert f"go on with: qtot resume {out}" in rest
+    found, wrong = newest(Checkpoints(out / "checkpoints"))
+    assert not wrong
+    assert found.step == qtot.load(out).metrics()[-1]["env_steps"]
