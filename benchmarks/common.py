@@ -162,7 +162,8 @@ class Training:
     def run(self, steps: int) -> Piece:
         """``steps`` more environment steps of every seed, learning as often as they earn."""
         began = time.perf_counter()
-        self.state, progress = self.chunk(self.state, jnp.int32(self.steps + steps))
+        self.state = self.chunk(self.state, jnp.int32(self.steps + steps))
+        progress = self.state.progress
         jax.block_until_ready(progress)
         spent = time.perf_counter() - began
         self.steps = int(jnp.min(self.state.seeds.train.env_steps))

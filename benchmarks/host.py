@@ -119,7 +119,8 @@ class Run:
     def run(self, steps: int) -> Piece:
         """``steps`` more, or a little more than these."""
         taken, began = int(self.engine.steps.min()), time.perf_counter()
-        self.state, progress = self.engine.chunk(self.state, taken + steps)
+        self.state = self.engine.chunk(self.state, taken + steps)
+        progress = self.state.progress
         spent = time.perf_counter() - began
         done = int(self.engine.steps.min()) - taken
         return Piece(spent, done, float(progress.updates.sum()))

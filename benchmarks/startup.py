@@ -61,9 +61,9 @@ def child(env: str, out: str, began: float) -> None:
         mark("environment")
         return made
 
-    def timed_start(self: InGraph) -> Any:
+    def timed_start(self: InGraph, resumed: Any = None) -> Any:
         mark("header")
-        state = start_all(self)
+        state = start_all(self, resumed)
         mark("compiled")
         return state
 
@@ -72,7 +72,7 @@ def child(env: str, out: str, began: float) -> None:
 
         def chunk(*args: Any) -> Any:
             result = jax.block_until_ready(made(*args))
-            if result[1].updates.sum() and "first update" not in at:
+            if result.progress.updates.sum() and "first update" not in at:
                 mark("first update")
                 used = resource.getrusage(resource.RUSAGE_SELF)
                 at["cpu_s"] = round(used.ru_utime + used.ru_stime, 2)

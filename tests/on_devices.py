@@ -54,7 +54,8 @@ def main() -> None:
             for n in counts:
                 program = Program.make(env, config, jax.devices()[:n])
                 state = jax.jit(program.init)(program.config.seed)
-                state, progress = jax.jit(program.chunk)(state, np.int32(STEPS))
+                state = jax.jit(program.chunk)(state, np.int32(STEPS))
+                progress = state.progress
                 greedy = jax.jit(program.greedy)(
                     state.seeds.train, config.seed, np.int32(0), np.int32(0)
                 )

@@ -51,7 +51,7 @@ def trained(config: TrainConfig) -> tuple[Program, RunState]:
     """The program after all its steps."""
     program = Program.make(make_env(config.env), config)
     state = jax.jit(program.init)(program.config.seed)
-    state, _ = jax.jit(program.chunk, donate_argnums=0)(state, jnp.int32(config.steps))
+    state = jax.jit(program.chunk, donate_argnums=0)(state, jnp.int32(config.steps))
     return program, state
 
 

@@ -69,7 +69,8 @@ def config(env: str, sequences: str, algo: str, data: str, seeds: int) -> TrainC
 def trained(engine: Engine, steps: int) -> tuple[Any, Any]:
     try:
         state = engine.start()
-        state, progress = engine.chunk(state, steps, lambda: False)
+        state = engine.chunk(state, steps, lambda: False)
+        progress = state.progress
         evaluated = engine.evaluate(state.seeds.train, steps, 0)
         return jax.tree.map(np.asarray, (state.seeds.train, progress)), evaluated
     finally:

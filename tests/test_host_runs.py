@@ -113,7 +113,8 @@ def chunks(stops: list[Callable[[], bool]]) -> tuple[list[int], list[Any]]:
     try:
         state, parts = engine.start(), []
         for stop in stops:
-            state, progress = engine.chunk(state, 600, stop)
+            state = engine.chunk(state, 600, stop)
+            progress = state.progress
             parts.append(jax.tree.map(np.asarray, progress))
             total = jax.tree.map(lambda *x: sum(x), *parts)
             assert total.collected.transitions == engine.steps == state.seeds.train.env_steps

@@ -19,16 +19,15 @@ from qtot.cli import main
 from qtot.config import nested_replace
 from qtot.envs import jax_env
 from qtot.errors import QtotError
-from qtot.store.arrays import in_memory
 from qtot.store.checkpoints import Checkpoints
 from qtot.training.compile import traced_init
 from qtot.training.engine import InGraph
 from qtot.training.ingraph import Program
-from qtot.training.keeping import Keeper, newest
+from qtot.training.keeping import Keeper, newest, on_host
 from qtot.training.loop import Training
 from small import small_config
 
-CLOCKS = ("wall_s", "compile_s", "steps_per_s")
+CLOCKS = ("wall_s", "compile_s", "steps_per_s", "peak_gib")
 STATEFUL: Any = {
     "steps": 4_000,
     "agent": {"memory": "gru", "prev_action": True},
@@ -39,7 +38,7 @@ STATEFUL: Any = {
 
 
 def numbers(tree: Any) -> list[np.ndarray]:
-    return jax.tree.leaves(in_memory(tree))
+    return jax.tree.leaves(on_host(tree))
 
 
 @pytest.mark.usefixtures("quick_compile")
@@ -61,16 +60,15 @@ def test_the_state_goes_on_bit_for_bit(tmp_path: Path, algo: str, data: str, see
     program = Program.make(jax_env(config.env), config)
     engine = InGraph(program, traced_init(program))
     state = engine.start()
-    state, _ = engine.chunk(state, 1_500, lambda: False)
+    state = engine.chunk(state, 1_500, lambda: False)
     keeper = Keeper(Checkpoints(tmp_path), config.checkpoint)
     keeper.keep(1_500, state, {})
-    state, _ = engine.chunk(state, 3_000, lambda: False)
+    state = engine.chunk(state, 3_000, lambda: False)
     keeper.wait()
-    keeper.close()
     saved = newest(Checkpoints(tmp_path))[0]
     again = saved.state(jax.jit(program.init)(config.seed))
     assert float(np.asarray(again.seeds.train.updates).min()) > 0
-    again, _ = engine.chunk(again, 3_000, lambda: False)
+    again = engine.chunk(again, 3_000, lambda: False)
     for x, y in zip(numbers(state), numbers(again), strict=True):
         np.testing.assert_array_equal(x, y)
 

@@ -83,11 +83,17 @@ def train(
 
 
 def train_config(
-    config: TrainConfig, out: str | Path | None = None, *, env: Any = None, quiet: bool = False
+    config: TrainConfig,
+    out: str | Path | None = None,
+    *,
+    env: Any = None,
+    quiet: bool = False,
+    debug_nans: bool = False,
 ) -> Run:
     """Train what a complete configuration says, on ``env`` where that is no name."""
     path = Path(out) if out else new_folder(config)
-    return Run(run_training(config, path, env=env, quiet=quiet), env=env)
+    folder = run_training(config, path, env=env, quiet=quiet, nans=debug_nans)
+    return Run(folder, env=env, trust=True)
 
 
 def resume(
@@ -96,7 +102,9 @@ def resume(
     steps: int | None = None,
     reschedule: bool = False,
     env: Any = None,
+    trust: bool = False,
     quiet: bool = False,
+    debug_nans: bool = False,
 ) -> Run:
     """Go on with a run that was stopped, or take a finished one further.
 
@@ -106,29 +114,40 @@ def resume(
             stay as they were.
         reschedule: let the learning rate's schedule end with the new steps.
         env: the environment, or a factory of it, where it is code of your own.
+        trust: import the code that the run folder names.
         quiet: print nothing.
+        debug_nans: look for the operation that makes the first number that is none; slow.
 
     Raises:
         QtotError: no run there, no whole checkpoint in it, nothing left to do, or another
             environment.
     """
-    run = load(path)
-    target = run.world_of(env)
     folder = RunFolder.open(Path(path))
+    run = Run(folder, env=env, trust=trust)
+    run.check_module()
+    target = run.world_of(env)
     given = None if isinstance(target, str) and target == run.config.env else target
-    resume_training(folder, steps=steps, reschedule=reschedule, env=given, quiet=quiet)
-    return Run(folder, env=env)
+    resume_training(
+        folder, steps=steps, reschedule=reschedule, env=given, quiet=quiet, nans=debug_nans
+    )
+    return Run(folder, env=env, trust=True)
 
 
-def load(path: str | Path, which: Which = "last") -> Run:
+def load(path: str | Path, which: Which = "last", *, trust: bool = False) -> Run:
     """A run from its folder, with its last or its best parameters.
+
+    Args:
+        path: its folder.
+        which: parameters.
+        trust: import the code that the folder names, where the environment or a part of the
+            agents' network is code of your own.
 
     Raises:
         QtotError: that is no run folder, or it is damaged.
     """
     if which not in ("last", "best"):
         raise QtotError(f"which must be 'last' or 'best', got {which!r}")
-    return Run(RunFolder.open(Path(path)), which)
+    return Run(RunFolder.open(Path(path)), which, trust=trust)
 
 
 def evaluate(

@@ -33,8 +33,35 @@ class _Process:
         prepare(tune=not self.no_tune, keep=not self.no_cache)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Training(_Process):
+    """Flags of what trains."""
+
+    quiet: Annotated[bool, FlagCreatePairsOff] = False
+    """print nothing but errors"""
+    hosts: Annotated[
+        str | None, arg(metavar="HOSTS", help_behavior_hint="(default: this machine alone)")
+    ] = None
+    """train on several machines, one process each: ADDRESS:PORT,PROCESSES,INDEX with the address of
+    process 0, which writes the run folder; or auto, where a cluster's manager says it all. All must
+    see the run folder to resume"""
+    debug_nans: Annotated[bool, FlagCreatePairsOff] = False
+    """look for the operation that makes the first number that is none (NaN); slow"""
+
+    def meet(self) -> None:
+        """The other processes, if there are any."""
+        if self.hosts is not None:
+            from qtot.training.hosts import join
+
+            join(self.hosts)
+
+
+TRUST = """import the code that the run folder names: its environment, where that is your own or
+from pettingzoo/ or gym/, and a network of your own (--agent.module)"""
+
+
 @dataclass(frozen=True)
-class Train(_Process):
+class Train(_Training):
     """Train a team; --env, --algo, --preset and --data decide the defaults of the other flags."""
 
     config: Annotated[TrainConfig, arg(name="")]
@@ -42,30 +69,20 @@ class Train(_Process):
         str | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ENV-ALGO-TIME)")
     ] = None
     """run folder, for the configuration, metrics and parameters"""
-    quiet: Annotated[bool, FlagCreatePairsOff] = False
-    """print nothing but errors"""
-    hosts: Annotated[
-        str | None, arg(metavar="HOSTS", help_behavior_hint="(default: this machine alone)")
-    ] = None
-    """train on several machines, one process each: ADDRESS:PORT,PROCESSES,INDEX with the address of
-    process 0, which writes the run folder; or auto, where a cluster's manager says it all"""
 
     def execute(self) -> int:
         """Checks the configuration, then hands it over."""
         config = validate(self.config)
         self.prepare()
-        if self.hosts is not None:
-            from qtot.training.hosts import join
-
-            join(self.hosts)
+        self.meet()
         from qtot.api import train_config
 
-        train_config(config, self.out, quiet=self.quiet)
+        train_config(config, self.out, quiet=self.quiet, debug_nans=self.debug_nans)
         return 0
 
 
 @dataclass(frozen=True)
-class Resume(_Process):
+class Resume(_Training):
     """Go on with a run that was stopped, or take a finished one further."""
 
     run: Annotated[str, Positional, arg(metavar="RUN")]
@@ -80,12 +97,12 @@ class Resume(_Process):
         str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
     ] = None
     """the run's environment, to be named again if it is your own, package.module:factory"""
-    quiet: Annotated[bool, FlagCreatePairsOff] = False
-    """print nothing but errors"""
+    trust: Annotated[bool, FlagCreatePairsOff, arg(help=TRUST)] = False
 
     def execute(self) -> int:
         """Trains on."""
         self.prepare()
+        self.meet()
         from qtot.api import resume
 
         resume(
@@ -93,7 +110,9 @@ class Resume(_Process):
             steps=self.steps,
             reschedule=self.reschedule,
             env=self.env,
+            trust=self.trust,
             quiet=self.quiet,
+            debug_nans=self.debug_nans,
         )
         return 0
 
@@ -115,6 +134,7 @@ class Evaluate(_Process):
     ] = None
     """environment to play in; one of your own, package.module:factory, has to be named again, since
     a run folder's word is not enough to import code"""
+    trust: Annotated[bool, FlagCreatePairsOff, arg(help=TRUST)] = False
 
     def execute(self) -> int:
         """Plays and prints."""
@@ -122,7 +142,7 @@ class Evaluate(_Process):
         from qtot.api import evaluate, load
         from qtot.evaluation.table import print_evaluation
 
-        run = load(self.run, which=self.which)
+        run = load(self.run, which=self.which, trust=self.trust)
         print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))
         return 0
 

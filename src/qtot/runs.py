@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from qtot.core.learner import PolicyParams
-from qtot.envs import OWN, family_of, is_in_graph
+from qtot.envs import is_in_graph, names_code
 from qtot.errors import QtotError
 from qtot.evaluation.playing import Play, by_name, in_graph, on_host
 from qtot.evaluation.policy import Policy
@@ -20,8 +20,15 @@ from qtot.training.world import World
 class Run:
     """A finished (or stopped) run: its configuration, metrics, results and agents."""
 
-    def __init__(self, folder: RunFolder, which: Which = "last", env: Any = None):
-        self._folder, self._env = folder, env
+    def __init__(
+        self,
+        folder: RunFolder,
+        which: Which = "last",
+        env: Any = None,
+        *,
+        trust: bool = False,
+    ):
+        self._folder, self._env, self._trust = folder, env, trust
         self.which: Which = which
         self.path = folder.path
         self.config, self.spec = folder.facts()
@@ -45,8 +52,29 @@ class Run:
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.seeds:
             raise QtotError(f"run {self.path} has no seed {seed}; it has {list(self.seeds)}")
-        template = jax.eval_shape(lambda: PolicyParams.of(self.learner.init(jax.random.key(0))))
+        self.check_module()
+        try:
+            template = jax.eval_shape(lambda: PolicyParams.of(self.learner.init(jax.random.key(0))))
+        except QtotError:
+            raise
+        except (TypeError, OverflowError, ValueError) as error:
+            raise QtotError(
+                f"run {self.path} has sizes beyond any machine ({error}); is it damaged?"
+            ) from None
         return jax.device_put(self._folder.load(self.which, seed, template))
+
+    def check_module(self) -> None:
+        """Whether its networks may be made.
+
+        Raises:
+            QtotError: they are partly code of the user's own, which a run folder may only name.
+        """
+        if self.config.agent.module and not self._trust:
+            raise QtotError(
+                f"the agents of run {self.path} have a network of your own, "
+                f"{self.config.agent.module!r}, which is imported only if you trust the run folder:"
+                " --trust, or load(path, trust=True)"
+            )
 
     def agent(self, name: str, seed: int | None = None) -> Policy:
         """One agent of one seed (the first unless said otherwise), to act alone."""
@@ -60,10 +88,11 @@ class Run:
             QtotError: that is code of the user's own, which a run folder may only name.
         """
         env = self._env if env is None else env
-        if env is None and family_of(self.config.env) == OWN:
+        if env is None and names_code(self.config.env) and not self._trust:
             raise QtotError(
-                f"run {self.path} was trained on {self.config.env!r}, an environment of your own, "
-                "which is imported only if you name it again: with --env, or evaluate(run, env=...)"
+                f"run {self.path} was trained on {self.config.env!r}, whose code is imported only "
+                "if you name it again, with --env or env=..., or trust the run folder: --trust, or "
+                "load(path, trust=True)"
             )
         return self.config.env if env is None else env
 

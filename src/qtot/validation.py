@@ -15,12 +15,13 @@ from qtot.errors import QtotError, unknown
 
 MAX_STEPS = 2**30  # env_steps is an int32 in the program, and may overshoot by an iteration
 LARGE = 2**30  # sizes above are mistakes
+DEEP = 100  # so are more layers
 
 # option, smallest, largest; an open bound is written as the next number a float can hold
 ABOVE_ZERO = math.ulp(0.0)
 RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 1, MAX_STEPS),
-    ("seeds", 1, LARGE),
+    ("seeds", 1, 2**16),
     ("seed", 0, 2**31 - 1),
     ("log_every", 1, LARGE),
     ("agent.hidden", 1, LARGE),
@@ -82,9 +83,6 @@ def validate(config: TrainConfig) -> TrainConfig:
         for part in where.split("."):
             value = getattr(value, part)
         _check_range(where, value, low, high)
-    for where in ("encoder", "cnn"):
-        for width in getattr(config.agent, where):
-            _check_range(f"agent.{where}", width, 1, LARGE)
     _check_agent(config.agent)
     _check_info(config.host)
     if METHODS[config.algo].on_policy and config.data != "online":
@@ -166,6 +164,12 @@ def _check_range(where: str, value: Any, low: float, high: float) -> None:
 
 
 def _check_agent(agent: AgentConfig) -> None:
+    for where in ("encoder", "cnn"):
+        widths = getattr(agent, where)
+        if len(widths) > DEEP:
+            raise QtotError(f"agent.{where} must have at most {DEEP} layers, got {len(widths)}")
+        for width in widths:
+            _check_range(f"agent.{where}", width, 1, LARGE)
     groups = agent.groups
     if (agent.sharing == "groups") != bool(groups):
         raise QtotError(

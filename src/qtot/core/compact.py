@@ -29,7 +29,8 @@ class Codec(NamedTuple):
     n_actions: int
     dtype: str = "float32"
     """of observations and states: float32; float16, off by at most 1 in 2048 within ±65504 (and
-    cut there); bfloat16, off by at most 1 in 256"""
+    cut there); bfloat16, off by at most 1 in 256; uint8, whole numbers from 0 to 255 (others are
+    rounded, and cut there)"""
     obs_sizes: tuple[int, ...] = ()
     """given where the state is nothing but the agents' observations side by side: their sizes
     without padding"""
@@ -71,5 +72,7 @@ class Codec(NamedTuple):
         )
 
     def _store(self, x: Float[Array, "*b f"]) -> Float[Array, "*b f"]:
+        if self.dtype == "uint8":
+            return jnp.clip(jnp.round(x), 0, 255).astype(self.dtype)
         largest = float(jnp.finfo(self.dtype).max)
         return jnp.clip(x, -largest, largest).astype(self.dtype)

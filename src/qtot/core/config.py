@@ -152,9 +152,10 @@ class ReplayConfig:
     """slots at a sequence's start that only warm the memory up"""
     warmup: int = 32
     """sequences stored before learning starts"""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float16", "bfloat16", "uint8"] = "float32"
     """type in which observations and states are stored: float32 is exact; float16 is off by at
-    most 1 in 2048 (and cut at 65504), bfloat16 by 1 in 256"""
+    most 1 in 2048 (and cut at 65504), bfloat16 by 1 in 256; uint8 is for whole numbers from 0 to
+    255, such as pixels (others are rounded, and cut there)"""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from qtot.core.config import (
 )
 from qtot.core.exploration import epsilon_at, epsilon_greedy, sample_policy
 from qtot.core.losses.base import Objective, counted
-from qtot.core.methods import critic_class, loss_function, method, mixer_class
+from qtot.core.methods import critic_class, loss_function, method, mixer_class, reports
 from qtot.core.mixers.base import Shapes
 from qtot.core.networks import Networks
 from qtot.core.optimiser import clip, learning_rate, make_optimiser
@@ -66,6 +66,12 @@ class TrainState(NamedTuple):
     """learner updates done"""
     env_steps: Int[Array, ""]
     """valid transitions seen; what every schedule counts"""
+    largest_reward: Float[Array, ""]
+    """in size, of all team rewards seen, as the environment gave them"""
+    trouble: Int[Array, "3"]
+    """the first number that was not finite: 1 + its place in ``Learner.quantities``, the update,
+    env_steps; zeros while all are
+    """
 
 
 class PolicyParams(NamedTuple):
@@ -146,7 +152,14 @@ class Learner:
             ),
             updates=jnp.zeros((), jnp.int32),
             env_steps=jnp.zeros((), jnp.int32),
+            largest_reward=jnp.zeros(()),
+            trouble=jnp.zeros(3, jnp.int32),
         )
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What every update reports, in the order in which it comes about."""
+        return (*reports(self.algo), "loss", "grad_norm", "lr")
 
     def observe(self, stats: Statistics, slots: Slots) -> Statistics:
         """Count fresh transitions into the running moments that are in use."""
@@ -160,6 +173,10 @@ class Learner:
             count(use.normalise_obs, stats.obs, slots.obs),
             count(use.normalise_state, stats.state, slots.state),
         )
+
+    def size_of(self, slots: Slots) -> Float[Array, ""]:
+        """The largest reward of fresh transitions, in size."""
+        return self.shards.largest(jnp.max(jnp.where(slots.valid, jnp.abs(slots.reward), 0.0)))
 
     def see(self, stats: Statistics, obs: Float[Array, "*b N O"]) -> Float[Array, "*b N O"]:
         """The observation as the agents' network is given it."""
@@ -237,7 +254,17 @@ class Learner:
             target=self._follow(state.target, online, updates),
             opt_state=opt_state,
             updates=updates,
+            trouble=self._trouble(state, updates, metrics, steps),
         ), metrics
+
+    def _trouble(
+        self, state: TrainState, updates: Array, metrics: dict[str, Array], moved: Vectors
+    ) -> Int[Array, "3"]:
+        """The first one stays. Parameters follow what an update moves them by."""
+        numbers = [metrics[name] for name in self.quantities] + [optax.tree.norm(moved)]
+        bad = ~jnp.isfinite(jnp.stack(numbers))
+        now = jnp.stack([1 + jnp.argmax(bad).astype(jnp.int32), updates, state.env_steps])
+        return jnp.where(jnp.any(bad) & (state.trouble[0] == 0), now, state.trouble)
 
     def _differentiate(
         self, state: TrainState, batch: Batch

@@ -90,6 +90,11 @@ def loss_function(algo: str) -> Loss:
     return _part("losses", method(algo).loss)
 
 
+def reports(algo: str) -> tuple[str, ...]:
+    """Names of the metrics that the loss of a method returns."""
+    return _part("losses", method(algo).loss.partition(":")[0] + ":REPORTS")
+
+
 def _part(package: str, name: str | None) -> Any:
     if name is None:
         return None

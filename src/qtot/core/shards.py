@@ -53,5 +53,9 @@ class Shards(NamedTuple):
         flat, unravel = ravel_pytree(tree)
         return unravel(jax.lax.psum(flat, self.axis))
 
+    def largest(self, x: Array) -> Array:
+        """Over all devices."""
+        return x if self.axis is None else jax.lax.pmax(x, self.axis)
+
 
 ALONE = Shards()

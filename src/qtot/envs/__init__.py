@@ -32,6 +32,8 @@ class Family:
     about: str
     host: bool = False
     """written in Python, and adapted by ``envs/host``"""
+    imports: bool = False
+    """a task's name says what is imported"""
 
 
 FAMILIES: dict[str, Family] = {
@@ -72,12 +74,14 @@ FAMILIES: dict[str, Family] = {
         "mpe2.simple_spread_v3",
         "any module with PettingZoo's parallel_env, or a parallelizable env",
         host=True,
+        imports=True,
     ),
     "gym": Family(
         "qtot.envs.host.gymnasium",
         "Foraging-8x8-2p-2f-coop-v3",
         "any id registered with Gymnasium whose spaces are Tuples, one entry per agent",
         host=True,
+        imports=True,
     ),
     "smac": Family("qtot.envs.host.smac", "3m", "StarCraft II micromanagement, SMAC", host=True),
     "smacv2": Family(
@@ -119,6 +123,14 @@ def is_in_graph(name: str) -> bool:
     """Whether the name says that the environment is written in JAX; one's own may be either."""
     family = family_of(name)
     return family != OWN and not FAMILIES[family].host
+
+
+def names_code(name: str) -> bool:
+    """Whether making the environment imports what its name says: on a run folder's word alone that
+    must not happen.
+    """
+    family = family_of(name)
+    return family == OWN or FAMILIES[family].imports
 
 
 def tasks(family: str) -> tuple[str, ...]:

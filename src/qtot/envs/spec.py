@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from qtot.shapes import ObsShape
+from qtot.errors import QtotError
+from qtot.shapes import ObsShape, features, is_named
 
 TeamReward = Literal["sum", "mean", "given"]
 StateSource = Literal["environment", "concatenated observations"]
@@ -65,3 +66,59 @@ class EnvSpec:
     def to_dict(self) -> dict[str, Any]:
         """For ``config.json``."""
         return asdict(self)
+
+
+LARGE = 2**30
+
+
+def checked_spec(spec: EnvSpec) -> EnvSpec:
+    """The same, if it can be one: as it was read from a file that may say anything.
+
+    Raises:
+        QtotError: names the fact that cannot be.
+    """
+
+    def whole(value: Any, low: int) -> bool:
+        return type(value) is int and low <= value <= LARGE
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, tuple) and all(isinstance(x, str) for x in value)
+
+    def of_each(value: Any, low: int) -> bool:
+        many = isinstance(value, tuple) and len(value) == len(spec.agents)
+        return many and all(whole(x, low) for x in value)
+
+    def shaped(value: Any) -> bool:
+        return isinstance(value, tuple) and all(whole(x, 0) for x in value)
+
+    def looks(value: Any) -> bool:
+        if not isinstance(value, tuple) or not is_named(value):
+            return shaped(value)
+        pairs = all(isinstance(x, tuple) and len(x) == 2 for x in value)
+        return pairs and all(isinstance(name, str) and shaped(part) for name, part in value)
+
+    facts = {
+        "name": isinstance(spec.name, str),
+        "agents": texts(spec.agents) and 0 < len(spec.agents) == len(set(spec.agents)),
+        "n_actions": of_each(spec.n_actions, 1),
+        "obs_sizes": of_each(spec.obs_sizes, 0),
+        "state_size": whole(spec.state_size, 0),
+        "episode_limit": whole(spec.episode_limit, 1),
+        "shortest_episode": whole(spec.shortest_episode, 0),
+        "lanes": isinstance(spec.lanes, bool),
+        "obs_shape": looks(spec.obs_shape),
+        "team_reward": spec.team_reward in get_args(TeamReward),
+        "state_source": spec.state_source in get_args(StateSource),
+        "masks": spec.masks in get_args(MaskSource),
+        "info": texts(spec.info),
+        "about": isinstance(spec.about, str),
+    }
+    for fact, fine in facts.items():
+        if not fine:
+            said = str(getattr(spec, fact))[:80]
+            raise QtotError(f"this is no environment's {fact}: {said!r}")
+    if spec.obs_shape and features(spec.obs_shape) != spec.obs_size:
+        raise QtotError(
+            f"the environment's obs_shape {spec.obs_shape} has not its {spec.obs_size} features"
+        )
+    return spec

@@ -1,4 +1,4 @@
-"""Trees of arrays on disk, by Orbax: typed keys, shards and all, each under its dotted path."""
+"""Trees of arrays on disk, by Orbax: NumPy in and out, each array under its dotted path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qtot.errors import QtotError
@@ -15,7 +14,7 @@ from qtot.store.params import named
 
 def write_arrays(path: Path, tree: Any) -> None:
     """All of ``tree`` in a new folder ``path``, on disk when this returns."""
-    names, leaves, _ = named(jax.tree.map(_plain, tree))
+    names, leaves, _ = named(tree)
     # Orbax refuses arrays without elements, which hold nothing to keep.
     kept = {name: leaf for name, leaf in zip(names, leaves, strict=True) if leaf.size}
     with _checkpointer() as checkpointer:
@@ -23,65 +22,32 @@ def write_arrays(path: Path, tree: Any) -> None:
 
 
 def read_arrays(path: Path, template: Any) -> Any:
-    """The arrays in ``path`` in the shape of ``template``, and where its shardings say.
+    """The arrays in ``path``.
 
     Args:
         path: a folder written by ``write_arrays``.
-        template: ``ShapeDtypeStruct`` leaves with shardings.
+        template: their shapes and types.
 
     Raises:
         QtotError: the folder cannot be read, or holds other arrays than the template.
     """
     names, leaves, structure = named(template)
-    plain = dict(zip(names, map(_plain_shape, leaves), strict=True))
-    wanted = {name: leaf for name, leaf in plain.items() if leaf.size}
+    wanted = {name: leaf for name, leaf in zip(names, leaves, strict=True) if leaf.size}
     with _checkpointer() as checkpointer:
         try:
             there: Any = checkpointer.metadata(path.resolve()).item_metadata.tree
             _compare(path, there, wanted)
-            stored = checkpointer.restore(path.resolve(), wanted)
+            plain = {name: np.empty(x.shape, x.dtype) for name, x in wanted.items()}
+            stored = checkpointer.restore(path.resolve(), plain)
         except QtotError:
             raise
         except Exception as error:  # whatever a damaged file happens to say
             raise QtotError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
 
     def made(name: str, leaf: Any) -> Any:
-        if not leaf.size:
-            return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-        return _key(stored[name], leaf) if _is_key(leaf) else stored[name]
+        return np.asarray(stored[name]) if leaf.size else np.zeros(leaf.shape, leaf.dtype)
 
     return jax.tree_util.tree_unflatten(structure, list(map(made, names, leaves)))
-
-
-def in_memory(tree: Any) -> Any:
-    """A copy on the host, which stays while the program's own arrays are given away; keys as
-    numbers.
-    """
-    return jax.tree.map(lambda x: np.array(_plain(x)), tree)
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _key(data: Any, template: Any) -> Any:
-    """Numbers as keys of the template's kind."""
-    kind: list[Any] = []
-    jax.eval_shape(lambda key: kind.append(jax.random.key_impl(key)), template)
-    return jax.random.wrap_key_data(data, impl=kind[0])
-
-
-def _plain(x: Any) -> Any:
-    """Keys as numbers."""
-    return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _plain_shape(x: Any) -> Any:
-    """The same of a shape."""
-    if not _is_key(x):
-        return x
-    data = jax.eval_shape(jax.random.key_data, x)
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
 
 
 def _compare(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -102,7 +68,16 @@ def _compare(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _checkpointer() -> Any:
-    """Blocking; whoever wants to go on meanwhile calls from another thread."""
+    """Blocking; whoever wants to go on meanwhile calls from another thread. For one process: where
+    several train together, one writes, and each reads all.
+    """
     import orbax.checkpoint as ocp
 
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    alone = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+        )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

@@ -5,34 +5,48 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from qtot.errors import QtotError
+from qtot.errors import QtotError, QtotWarning
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder; the system lets go of it when the process ends, however it does.
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold a file ``path``, and with it its folder; the system lets go of it when the process ends,
+    however it does.
 
     Raises:
         QtotError: another process holds it, or it cannot be written.
     """
-    path = folder / "lock"
+    folder = path.parent
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise QtotError(f"cannot write the run folder {folder} ({error.strerror})") from None
+        raise QtotError(
+            f"cannot write the run folder {folder} ({error.strerror}); choose another with --out, "
+            "or a copy of the run where it can be written"
+        ) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             who = os.read(handle, 64).decode(errors="replace").strip() or "another process"
             raise QtotError(
                 f"{folder} is being written by {who}; wait until it ends, or stop it"
             ) from None
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        except OSError as error:  # some network file systems know no locks
+            warnings.warn(
+                f"{folder} cannot be locked ({error.strerror}): see to it that no other process "
+                "writes it",
+                QtotWarning,
+                stacklevel=3,
+            )
+        with contextlib.suppress(OSError):  # a full disk: who it is goes unsaid
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         yield
     finally:
         os.close(handle)

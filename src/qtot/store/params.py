@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,32 @@ def load_params(path: Path, template: Any) -> Any:
     except OSError as error:
         raise QtotError(f"parameters at {path} cannot be read ({error})") from None
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            stored = [_array(path, file, *one) for one in zip(names, leaves, strict=True)]
+    except QtotError:
+        raise
     except Exception:  # a damaged zip raises whatever its bytes happen to say
         raise QtotError(
             f"parameters at {path} cannot be read: damaged, or no .npz of plain arrays"
         ) from None
-    for name, leaf in zip(names, leaves, strict=True):
-        if name not in stored:
-            raise QtotError(f"{path} lacks the array {name!r}; was it written by another version?")
-        if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
-            got = f"{stored[name].dtype}{list(stored[name].shape)}"
+    return jax.tree_util.tree_unflatten(structure, stored)
+
+
+def _array(path: Path, file: zipfile.ZipFile, name: str, leaf: Any) -> np.ndarray:
+    """One array, looked at before it is unpacked: a few bytes may claim to be terabytes."""
+    if f"{name}.npy" not in file.namelist():
+        raise QtotError(f"{path} lacks the array {name!r}; was it written by another version?")
+    with file.open(f"{name}.npy") as member:
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise QtotError(f"{path}: array {name!r} is in another format than .npy's first")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        if shape != leaf.shape or dtype != leaf.dtype or fortran:
             raise QtotError(
-                f"{path}: array {name!r} should be {leaf.dtype}{list(leaf.shape)}, got {got}"
+                f"{path}: array {name!r} should be {leaf.dtype}{list(leaf.shape)}, got "
+                f"{dtype}{list(shape)}"
             )
-    return jax.tree_util.tree_unflatten(structure, [stored[n] for n in names])
+        array = np.empty(shape, dtype)
+        content = member.read(array.nbytes + 1)
+    if len(content) != array.nbytes:
+        raise QtotError(f"{path}: array {name!r} is cut")
+    return np.frombuffer(content, dtype).reshape(shape)

@@ -21,7 +21,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qtot.config import TrainConfig, nested_replace
-from qtot.envs.spec import EnvSpec
+from qtot.envs.spec import EnvSpec, checked_spec
 from qtot.errors import QtotError
 from qtot.store.checkpoints import Checkpoints
 from qtot.store.files import write_json
@@ -29,7 +29,9 @@ from qtot.store.lock import only_writer
 from qtot.store.params import load_params, save_params
 from qtot.validation import validate
 
-SCHEMA = 2
+SCHEMA = 3
+OLDER = (2,)
+"""what is read as well: nothing but checkpoints has come since"""
 Which = Literal["last", "best"]
 
 # What did not happen since the last row (an episode, an update, an evaluation) has no key; a value
@@ -74,6 +76,19 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self._unwritten: list[str] = []
+        """lines of the metrics that could not be written yet"""
+
+    def _at(self, *parts: str) -> Path:
+        """A path in the folder; nothing that is written or read lies outside.
+
+        Raises:
+            QtotError: links lead elsewhere.
+        """
+        path = self.path.joinpath(*parts)
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise QtotError(f"{path} leads out of the run folder, to {path.resolve()}")
+        return path
 
     # Writing -------------------------------------------------------------------------------
 
@@ -88,11 +103,12 @@ class RunFolder:
         try:
             if (path / "config.json").exists():
                 raise QtotError(
-                    f"{path} already holds a run; choose another folder with --out, or delete it"
+                    f"{path} already holds a run; go on with it: qtot resume {path}; or choose "
+                    "another folder with --out, or delete it"
                 )
-            (path / "params").mkdir(parents=True, exist_ok=True)
-            write_json(path / "config.json", {"schema": SCHEMA, **facts})
-            (path / "metrics.jsonl").touch()
+            folder._at("params").mkdir(parents=True, exist_ok=True)
+            folder._at("metrics.jsonl").write_bytes(b"")
+            write_json(folder._at("config.json"), {"schema": SCHEMA, **facts})
         except OSError as error:
             raise QtotError(
                 f"cannot write the run folder {path} ({error.strerror}); choose another with --out"
@@ -100,21 +116,32 @@ class RunFolder:
         return folder
 
     def held(self) -> AbstractContextManager[None]:
-        """By this process alone.
+        """By this process alone; made where it is missing.
 
         Raises:
-            QtotError: another one writes it.
+            QtotError: another one writes it, or it cannot be written.
         """
-        return only_writer(self.path)
+        return only_writer(self._at("lock"))
 
     def recorded(self) -> dict[str, Any]:
-        """``config.json`` as it is."""
-        return self._parse("config.json", self._read("config.json") or "{}")
+        """``config.json`` as it is.
+
+        Raises:
+            QtotError: it cannot be read, or is from a version that this one does not know.
+        """
+        facts = self._parse("config.json", self._read("config.json") or "")
+        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if schema not in (SCHEMA, *OLDER):
+            raise QtotError(
+                f"{self.path / 'config.json'} has schema {schema!r}, this version reads "
+                f"{SCHEMA} and {', '.join(map(str, OLDER))}; use the version that wrote it"
+            )
+        return facts
 
     @property
     def checkpoints(self) -> Checkpoints:
         """What the run can go on from."""
-        return Checkpoints(self.path / "checkpoints")
+        return Checkpoints(self._at("checkpoints"))
 
     def reopen(self, facts: dict[str, Any], metrics_bytes: int) -> None:
         """To go on from a checkpoint: rows of the metrics that came after it will come again.
@@ -123,24 +150,46 @@ class RunFolder:
             QtotError: the folder cannot be written.
         """
         try:
-            old = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-            (self.path / "result.json").unlink(missing_ok=True)
-            write_json(self.path / "config.json", {**old, **facts})
-            os.truncate(self.path / "metrics.jsonl", metrics_bytes)
-        except (OSError, ValueError) as error:
+            self.checkpoints.tidy()
+            self._at("result.json").unlink(missing_ok=True)
+            write_json(self._at("config.json"), {**self.recorded(), **facts, "schema": SCHEMA})
+            os.truncate(self._at("metrics.jsonl"), metrics_bytes)
+        except OSError as error:
             raise QtotError(f"cannot write the run folder {self.path} ({error})") from None
 
     @property
     def metrics_bytes(self) -> int:
         """How much of the metrics has been written."""
-        return (self.path / "metrics.jsonl").stat().st_size
+        return self._at("metrics.jsonl").stat().st_size
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        """Rows to ``metrics.jsonl``, on disk when this returns."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        """Rows to ``metrics.jsonl``, on disk when this returns.
+
+        Raises:
+            OSError: they could not be written; they will be, with the next ones.
+        """
+        self._unwritten += [json.dumps(row) + "\n" for row in rows]
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what could not be written before; whole lines or nothing.
+
+        Raises:
+            OSError: it still cannot be.
+        """
+        if not self._unwritten:
+            return
+        with self._at("metrics.jsonl").open("ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = memoryview("".join(self._unwritten).encode())
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+        self._unwritten.clear()
 
     def save(self, which: Which, seed: int, tree: Any) -> None:
         """The parameters of one seed."""
@@ -150,7 +199,7 @@ class RunFolder:
 
     def close(self, result: list[dict[str, Any]]) -> None:
         """The closing table."""
-        write_json(self.path / "result.json", result)
+        write_json(self._at("result.json"), result)
 
     # Reading -------------------------------------------------------------------------------
 
@@ -175,44 +224,54 @@ class RunFolder:
         Raises:
             QtotError: ``config.json`` is damaged or from another version.
         """
-        path = self.path / "config.json"
+        path, facts = self.path / "config.json", self.recorded()
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            if facts["schema"] != SCHEMA:
-                raise QtotError(
-                    f"{path} has schema {facts['schema']}, this version reads {SCHEMA}; "
-                    "use the version that wrote it"
-                )
             config = nested_replace(TrainConfig(), _tuples(TrainConfig, facts["config"]))
-            return validate(config), EnvSpec(**_tuples(EnvSpec, facts["env"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, QtotError):
-                raise
+            spec = EnvSpec(**_tuples(EnvSpec, facts["env"]))
+            return validate(config), checked_spec(spec)
+        except QtotError as error:
+            raise QtotError(f"{path}: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise QtotError(f"{path} is not a qtot run's configuration ({error!r})") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of ``metrics.jsonl``; a last line cut in the middle is left out."""
         text = self._read("metrics.jsonl") or ""
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [self._parse("metrics.jsonl", line) for line in lines]
+        lines = text.split("\n")[:-1]
+        return [self._row("metrics.jsonl", self._parse("metrics.jsonl", x)) for x in lines]
 
     def result(self) -> list[dict[str, Any]]:
         """The closing table, one row per seed; empty while the run goes on."""
         text = self._read("result.json")
-        return [] if text is None else self._parse("result.json", text)
+        rows = [] if text is None else self._parse("result.json", text)
+        if not isinstance(rows, list):
+            raise QtotError(f"{self.path / 'result.json'} is damaged (it holds no list)")
+        return [self._row("result.json", row) for row in rows]
+
+    def _row(self, name: str, row: Any) -> dict[str, Any]:
+        """Numbers by their names, or null where one was not finite."""
+        fine = isinstance(row, dict) and all(
+            value is None or type(value) in (int, float) for value in row.values()
+        )
+        if not fine or not isinstance(row.get("seed"), int):
+            raise QtotError(f"{self.path / name} is damaged (no row of numbers: {str(row)[:80]})")
+        return row
 
     def _read(self, name: str) -> str | None:
+        path = self._at(name)
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            if path.exists() and not path.is_file():
+                raise QtotError(f"{path} is no plain file")
+            return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise QtotError(f"{self.path / name} cannot be read ({error})") from None
+            raise QtotError(f"{path} cannot be read ({error})") from None
 
     def _parse(self, name: str, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise QtotError(f"{self.path / name} is damaged ({error})") from None
 
     def load(self, which: Which, seed: int, template: Any) -> Any:
@@ -220,7 +279,7 @@ class RunFolder:
         return load_params(self._params(which, seed), template)
 
     def _params(self, which: Which, seed: int) -> Path:
-        return self.path / "params" / f"seed-{seed}" / f"{which}.npz"
+        return self._at("params", f"seed-{seed}", f"{which}.npz")
 
 
 def new_folder(config: TrainConfig) -> Path:

@@ -25,6 +25,8 @@ CLOSING = (
     Column("env_steps", "steps", ",.0f", interval=False),
     Column("updates", "updates", ",.0f", interval=False),
     Column("wall_s", "seconds", ".0f", interval=False),
+    Column("peak_gib", "GiB at most", ".2f", interval=False),
+    Column("peak_device_gib", "GiB of GPU", ".2f", interval=False),
 )
 
 

@@ -7,25 +7,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from qtot.core.learner import TrainState
+from qtot.envs.stream import see
 from qtot.training.compile import Compiled, compiling, lowering, no_collections, placed
 from qtot.training.hosts import fetch
 from qtot.training.ingraph import Program
-from qtot.training.state import Progress, RunState
+from qtot.training.keeping import Resumed
+from qtot.training.nans import explained
+from qtot.training.resources import check_bytes, check_program
+from qtot.training.state import RunState
 from qtot.training.timing import TimeSplit
 
-Resume = Callable[[RunState], RunState]
-"""a state as it lies on the devices, to that in which a run goes on"""
+PIECE = 2.0
+"""seconds that a call of the in-graph program is to take: how long a signal waits"""
 
 
-def fresh(state: RunState) -> RunState:
-    """A run that begins."""
-    return state
+def lost(state: RunState) -> bool:
+    """Whether something is not finite that was learned from."""
+    return bool(fetch(state.seeds.train.trouble)[:, 0].any())
 
 
 class Engine(Protocol):
@@ -36,24 +41,39 @@ class Engine(Protocol):
     """the program that makes the state, traced"""
     compile_s: float
     """seconds spent waiting for programs so far"""
+    nans: bool
+    """whether it can ``explain``"""
 
     @property
     def workers(self) -> str:
         """Who steps the environments, for the header; empty where the program does."""
         ...
 
-    def start(self, resume: Resume = fresh) -> RunState:
-        """The state before the first step, or what ``resume`` makes of it; what is needed for it is
+    @property
+    def certainty(self) -> str:
+        """How far the seed decides a run, for the header."""
+        ...
+
+    def start(self, resumed: Resumed | None = None) -> RunState:
+        """The state before the first step, or where a run goes on; what is needed for it is
         compiled.
+
+        Raises:
+            QtotError: the programs need more memory than there is.
         """
         ...
 
     def chunk(
-        self, state: RunState, until: int, stop: Callable[[], bool]
-    ) -> tuple[RunState, Progress]:
+        self, state: RunState, until: int, pause: Callable[[], bool], *, afresh: bool = True
+    ) -> RunState:
         """Go on until every seed has taken ``until`` steps, or, where experience ends before that,
-        as far as it went; the state is given away. ``stop`` says that the user does not want to
-        wait for more than a rollout.
+        as far as it went; the state is given away.
+
+        Args:
+            state: where to begin.
+            until: environment steps.
+            pause: asked every few seconds: whether to return before that.
+            afresh: begin new sums of progress; they do not depend on where a chunk ended.
 
         Raises:
             QtotError: there is no experience to be had; then the state is not given away.
@@ -63,6 +83,12 @@ class Engine(Protocol):
     def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:
         """Means over ``evaluation.episodes`` greedy episodes, one per seed; ``steps`` and ``part``
         choose the episodes.
+        """
+        ...
+
+    def explain(self, seed: int) -> str:
+        """Which operation made the first number that is none, in the learning of a seed (counted
+        from 0); only where that is looked for, and right after the chunk in which it happened.
         """
         ...
 
@@ -78,6 +104,10 @@ class Engine(Protocol):
         """More numbers for the metrics."""
         ...
 
+    def counted(self, counts: dict[str, int]) -> None:
+        """What they were when a run that goes on was left."""
+        ...
+
     def close(self) -> None:
         """Give back what is not memory."""
         ...
@@ -88,37 +118,72 @@ class InGraph:
 
     workers = ""
 
-    def __init__(self, program: Program, init: Any):
-        self.program, self.init = program, init
+    def __init__(self, program: Program, init: Any, *, nans: bool = False):
+        self.program, self.init, self.nans = program, init, nans
+        self.before: RunState | None = None
+        """what the last iteration began with, where NaNs are looked for"""
         self.compile_s = 0.0
         self.compiled: dict[str, Future[Compiled]] = {}
         self.shapes: Any = None
         """of the state, and where it lies"""
         self.timing = TimeSplit(program)
+        self.rate = 0.0
+        """environment steps of a seed in a second"""
 
-    def start(self, resume: Resume = fresh) -> RunState:
+    @property
+    def certainty(self) -> str:
+        """On a CPU, entirely."""
+        if jax.default_backend() == "cpu":
+            return "the seed decides every bit, with these versions on as many devices"
+        return "the seed decides everything but the order of a GPU's sums, and so the last digits"
+
+    def start(self, resumed: Resumed | None = None) -> RunState:
         """Build the state and the training program."""
         began, program = time.perf_counter(), self.program
         with no_collections():
             self.shapes = placed(program, self.init.out_info)
             init = compiling(self.init.lower(), runs_once=True)
-            number = jax.ShapeDtypeStruct((), np.int32)
-            chunk = jax.jit(program.chunk, donate_argnums=0).lower(self.shapes, number)
+            number, flag = (jax.ShapeDtypeStruct((), t) for t in (np.int32, np.bool_))
+            given = () if self.nans else (0,)
+            chunk = jax.jit(program.chunk, donate_argnums=given).lower(self.shapes, number, flag)
             self.compiled["chunk"] = compiling(chunk)
-            state = resume(init.result()(np.int32(program.config.seed)))
+            state = init.result()(np.int32(program.config.seed))
+            if resumed is not None:
+                state = resumed.state(state)
             jax.block_until_ready(state)
-        self.compiled["chunk"].result()
+        if program.config.replay.dtype == "uint8":
+            look = partial(see, program.collector.env)
+            check_bytes(program.config, jax.vmap(look)(state.seeds.actors.stream))
+        check_program(self.compiled["chunk"].result())
         self.compile_s = time.perf_counter() - began
         return state
 
     def chunk(
-        self, state: RunState, until: int, stop: Callable[[], bool]
-    ) -> tuple[RunState, Progress]:
-        """One call of the program; the one that evaluates is compiled while the first runs."""
-        state, progress = self._program("chunk")(state, np.int32(until))
-        if "evaluate" not in self.compiled:
-            self.compiled["evaluate"] = lowering(self._lower_evaluation)
-        return state, jax.block_until_ready(progress)
+        self, state: RunState, until: int, pause: Callable[[], bool], *, afresh: bool = True
+    ) -> RunState:
+        """Some calls of the program; the one that evaluates is compiled while the first runs."""
+        step = int(fetch(state.seeds.train.env_steps).min())
+        while step < until:
+            began = time.perf_counter()
+            # On several hosts all must agree: their clocks do not.
+            alone = jax.process_count() == 1
+            goal = min(until, step + max(int(self.rate * PIECE), 1)) if alone else until
+            if self.nans:
+                self.before, goal = state, step + 1
+            state = self._program("chunk")(state, np.int32(goal), afresh)
+            if "evaluate" not in self.compiled:
+                self.compiled["evaluate"] = lowering(self._lower_evaluation)
+            before, step = step, int(fetch(state.seeds.train.env_steps).min())
+            self.rate = (step - before) / (time.perf_counter() - began)
+            afresh = False
+            if pause() or (self.nans and lost(state)):
+                break
+        return state
+
+    def explain(self, seed: int) -> str:
+        """From the last iteration, once more."""
+        assert self.before is not None
+        return explained(self.program, self.before, seed)
 
     def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:
         """One call of the program."""
@@ -136,6 +201,9 @@ class InGraph:
     def counts(self) -> dict[str, int]:
         """None."""
         return {}
+
+    def counted(self, counts: dict[str, int]) -> None:
+        """None."""
 
     def close(self) -> None:
         """Nothing to give back."""

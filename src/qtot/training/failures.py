@@ -16,6 +16,11 @@ class Failures:
         self.news: dict[str, tuple[int, int]] = {}
         """of failures alike: how many, and episodes that they cost"""
 
+    def counted(self, counts: dict[str, int]) -> None:
+        """In the part of the run before it was resumed."""
+        self.failed += counts["env_failures"]
+        self.discarded += counts["discarded_episodes"]
+
     def hear(self, failures: list[Failure]) -> None:
         """Takes over what is in there."""
         for failure in failures:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from qtot.core.compact import Codec, Stored
 from qtot.core.learner import TrainState
 from qtot.core.replay import Replay, ReplayState
-from qtot.training.learning import Parts, traced_once
+from qtot.training.learning import Parts
 from qtot.training.state import Progress, Rollout, SeedState
 from qtot.types import Batch, Key, SequenceStart, Slots
 
@@ -58,6 +58,19 @@ class FromReplay(NamedTuple):
         state = state._replace(train=train, replay=replay, credit=credit)
         return state, Progress(tally, learned, updates)
 
+    def severed(self, state: SeedState) -> SeedState:
+        """Where what would have followed is lost: the newest transition of every environment, which
+        has its next observation in the next row, does not count.
+        """
+        assert state.replay is not None
+        ring, stored = self.ring, state.replay
+        at = (stored.written * ring.stride - 1) % (ring.rows * ring.stride)
+        last: Any = jax.tree.map(lambda x: x[:, at], stored.slots)
+        slots = self.codec.decode(last)
+        cut = self.codec.encode(slots._replace(valid=jnp.zeros_like(slots.valid)))
+        kept = jax.tree.map(lambda x, y: x.at[:, at].set(y), stored.slots, cut)
+        return state._replace(replay=stored._replace(slots=kept))
+
     def update(
         self, train: TrainState, replay: ReplayState, key: Key
     ) -> tuple[TrainState, dict[str, Array]]:
@@ -81,15 +94,14 @@ class FromReplay(NamedTuple):
         """Spend the credit. The replay is only read, so under vmap a seed that has spent its
         credit waits without a copy of it.
         """
-        update = traced_once(self.update)
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             train, credit, sums = carry
-            train, metrics = update(train, replay, jax.random.fold_in(key, train.updates))
+            train, metrics = self.update(train, replay, jax.random.fold_in(key, train.updates))
             return train, credit - 1.0, jax.tree.map(jnp.add, sums, metrics)
 
         before = train.updates
-        zeros = {k: jnp.zeros(()) for k in jax.eval_shape(update, train, replay, key)[1]}
+        zeros = {name: jnp.zeros(()) for name in self.parts.learner.quantities}
         train, credit, sums = jax.lax.while_loop(
             lambda carry: carry[1] >= 1.0, body, (train, credit, zeros)
         )

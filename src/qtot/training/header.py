@@ -40,6 +40,7 @@ def header(
         "workers": engine.workers,
         "data": _data(config, engine.program.replay, memory, device),
         "steps": f"{config.steps:,} per seed",
+        "repeatable": engine.certainty,
         "run folder": str(out),
     }
     return {title: line for title, line in lines.items() if line}

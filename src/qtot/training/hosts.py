@@ -97,6 +97,11 @@ def create_folder(
     return RunFolder.create(path, facts) if leads() else _Unwritten(path, config, spec)
 
 
+def reopened_folder(folder: RunFolder, config: TrainConfig, spec: EnvSpec) -> RunFolder:
+    """The same of a run that goes on: all processes have read it."""
+    return folder if leads() else _Unwritten(folder.path, config, spec)
+
+
 class _Unwritten(RunFolder):
     """Where another process writes, perhaps out of sight."""
 
@@ -115,3 +120,13 @@ class _Unwritten(RunFolder):
 
     def close(self, result: list[dict[str, Any]]) -> None:
         pass
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def reopen(self, facts: dict[str, Any], metrics_bytes: int) -> None:
+        pass
+
+    @property
+    def metrics_bytes(self) -> int:
+        return 0

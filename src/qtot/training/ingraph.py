@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from qtot.config import TrainConfig
 from qtot.core.learner import Learner, PolicyParams, TrainState
@@ -27,7 +27,7 @@ from qtot.training.collect import Actors, Collector, Tally
 from qtot.training.devices import DATA, SEED, lay_out
 from qtot.training.from_replay import FromReplay
 from qtot.training.layout import Layout
-from qtot.training.learning import Parts, traced_once
+from qtot.training.learning import Parts
 from qtot.training.online import Online
 from qtot.training.state import Progress, Rollout, RunState, SeedState
 from qtot.types import Key, SequenceStart, Slots
@@ -134,9 +134,16 @@ class Program(NamedTuple):
 
         def here(seeds: Array) -> RunState:
             states = layout.side_by_side(self.init_seed, out_axes=layout.axes)(seeds)
-            return RunState(states, jnp.zeros((), jnp.int32))
+            none = jax.tree.map(lambda x: jnp.zeros((len(seeds), *x.shape)), self.no_progress())
+            return RunState(states, jnp.zeros((), jnp.int32), none)
 
         return layout.spread(here, P(SEED), layout.specs)(self._seeds(seed))
+
+    def no_progress(self) -> Progress:
+        """Of one seed."""
+        zero = jnp.zeros(())
+        tally = Tally(zero, zero, zero, zero, dict.fromkeys(self.collector.env.spec.info, zero))
+        return Progress(tally, dict.fromkeys(self.learner.quantities, zero), zero)
 
     def _seeds(self, seed: Int[Array, ""]) -> Int[Array, "seeds"]:
         return seed + jnp.arange(self.config.seeds)
@@ -177,30 +184,29 @@ class Program(NamedTuple):
         learning = self.online if state.replay is None else self.from_replay
         return learning.learn(state, key, rollout)
 
-    def chunk(self, state: RunState, until: Int[Array, ""]) -> tuple[RunState, Progress]:
-        """Iterate until every seed has taken ``until`` steps; returns each seed's sums."""
+    def chunk(
+        self, state: RunState, until: Int[Array, ""], afresh: Bool[Array, ""] | bool = True
+    ) -> RunState:
+        """Iterate until every seed has taken ``until`` steps; ``afresh`` begins new sums."""
         layout = self.layout
         axes, specs = layout.axes, layout.specs
-        step = traced_once(layout.side_by_side(self.iterate, (axes, None), (axes, 0)))
+        step = layout.side_by_side(self.iterate, (axes, None), (axes, 0))
 
         def least(seeds: SeedState) -> Array:
             """Steps of the seed that has taken fewest, on whatever device."""
             return jax.lax.pmin(jnp.min(seeds.train.env_steps), SEED)
 
-        def here(state: RunState, until: Array) -> tuple[RunState, Progress]:
-            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]
-            sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+        def here(state: RunState, until: Array, afresh: Array) -> RunState:
+            def body(carry: tuple[RunState, Array, Array]) -> tuple[RunState, Array, Array]:
+                state, _, afresh = carry
+                seeds, new = step(state.seeds, state.iteration)
+                state = state.plus(seeds, new, afresh)
+                return state, least(state.seeds), jnp.zeros_like(afresh)
 
-            def body(carry: tuple[RunState, Progress, Array]) -> tuple[RunState, Progress, Array]:
-                (seeds, iteration), sums, _ = carry
-                seeds, new = step(seeds, iteration)
-                sums = jax.tree.map(jnp.add, sums, new)
-                return RunState(seeds, iteration + 1), sums, least(seeds)
+            start = (state, least(state.seeds), afresh)
+            return jax.lax.while_loop(lambda carry: carry[1] < until, body, start)[0]
 
-            start = (state, sums, least(state.seeds))
-            return jax.lax.while_loop(lambda carry: carry[2] < until, body, start)[:2]
-
-        return layout.spread(here, (specs, P()), (specs, P(SEED)))(state, until)
+        return layout.spread(here, (specs, P(), P()), specs)(state, until, jnp.asarray(afresh))
 
     def greedy(
         self, train: TrainState, seed: Int[Array, ""], steps: Int[Array, ""], part: Int[Array, ""]

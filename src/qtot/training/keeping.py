@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from qtot.config import CheckpointConfig
 from qtot.errors import QtotError
-from qtot.store.arrays import in_memory, read_arrays, write_arrays
+from qtot.store.arrays import read_arrays, write_arrays
 from qtot.store.checkpoints import Checkpoints
 from qtot.store.files import write_json
+from qtot.store.params import named
+from qtot.training.hosts import fetch, leads
 from qtot.training.resources import nbytes
 from qtot.training.state import RunState
 
 LARGEST_REPLAY = 2 * 2**30
 """bytes that ``--checkpoint.replay auto`` saves"""
+
+
+class NotWrittenError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Resumed(NamedTuple):
@@ -38,10 +46,8 @@ class Resumed(NamedTuple):
             QtotError: it is of another configuration.
         """
         kept = fresh if self.record["replay"] else _without_replay(fresh)
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), kept
-        )
-        state = read_arrays(self.path / "arrays", shapes)
+        stored = read_arrays(self.path / "arrays", jax.eval_shape(_plain, kept))
+        state = jax.tree.map(_placed, kept, stored)
         if self.record["replay"]:
             return state
         return state._replace(seeds=state.seeds._replace(replay=fresh.seeds.replay))
@@ -53,57 +59,64 @@ class Keeper:
     def __init__(self, checkpoints: Checkpoints, config: CheckpointConfig, step: int = 0):
         self.checkpoints, self.config = checkpoints, config
         self.saved_at, self.saved_step = time.monotonic(), step
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="qtot-checkpoint")
-        self._writing: Future[None] | None = None
+        self._writing: threading.Thread | None = None
+        self._error: Exception | None = None
+        """with which the last writing ended"""
         self._best: tuple[int, Any, dict[str, Any]] | None = None
         """of the best evaluation since the last checkpoint, and not yet written"""
 
-    def due(self, step: int) -> bool:
-        """Whether it is time; never while the last one is still being written."""
-        if self._writing is not None and not self._writing.done():
+    def due(self, step: int | None = None) -> bool:
+        """Whether it is time, by the clock or, where it is given, the step; never while the last
+        one is still being written.
+        """
+        if self._writing is not None and self._writing.is_alive():
             return False
         minutes, steps = self.config.minutes, self.config.steps
         by_clock = minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        return by_clock or (steps > 0 and step // steps > self.saved_step // steps)
+        by_step = step is not None and steps > 0 and step // steps > self.saved_step // steps
+        return by_clock or by_step
 
     def hold_best(self, step: int, state: RunState, record: dict[str, Any]) -> None:
         """A copy, without the replay, that the next checkpoint brings to disk."""
-        self._best = step, in_memory(_without_replay(state)), {**record, "replay": False}
+        self._best = step, on_host(_without_replay(state)), {**record, "replay": False}
 
     def keep(self, step: int, state: RunState, record: dict[str, Any]) -> None:
-        """Copy the state, and write it while the run goes on.
+        """Copy the state, and write it while the run goes on. All processes must call it; the first
+        one writes.
 
         Raises:
-            QtotError: the checkpoint before this one could not be written.
+            QtotError: something in it is not finite.
+            OSError: the checkpoint before this one could not be written.
         """
         self.wait()
         if not self._saves_replay(state):
             state = _without_replay(state)
         record = {**record, "replay": state.seeds.replay is not None}
-        tree, self.saved_at, self.saved_step = in_memory(state), time.monotonic(), step
+        tree, self.saved_at, self.saved_step = on_host(state), time.monotonic(), step
         best, self._best = self._best, None
-        self._writing = self._pool.submit(self._write, step, tree, record, best)
+        for name, array in zip(*named(tree.seeds.train)[:2], strict=True):
+            if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
+                raise QtotError(
+                    f"{name} is not finite at step {step:,}; the run is stopped, and the "
+                    "checkpoints before are as they were"
+                )
+        if leads():
+            # A daemon: whoever leaves at once does not wait for it.
+            write = partial(self._write, step, tree, record, best)
+            self._writing = threading.Thread(target=write, name="qtot-checkpoint", daemon=True)
+            self._writing.start()
 
     def wait(self) -> None:
         """Until what was begun is on disk.
 
         Raises:
-            QtotError: it could not be written; those before it are as they were.
+            OSError: it could not be written.
         """
-        writing, self._writing = self._writing, None
-        if writing is None:
-            return
-        try:
-            writing.result()
-        except Exception as error:  # a full disk, in whatever words Orbax has for it
-            raise QtotError(
-                f"a checkpoint could not be written to {self.checkpoints.folder} "
-                f"({type(error).__name__}: {error}); those before it are as they were"
-            ) from None
-
-    def close(self) -> None:
-        """End the thread."""
-        self._pool.shutdown()
+        if self._writing is not None:
+            self._writing.join()
+        self._writing, error, self._error = None, self._error, None
+        if error is not None:  # a full disk, in whatever words Orbax has for it
+            raise NotWrittenError(f"{type(error).__name__}: {error}") from None
 
     def _saves_replay(self, state: RunState) -> bool:
         if state.seeds.replay is None or self.config.replay == "never":
@@ -114,16 +127,20 @@ class Keeper:
         self, step: int, tree: RunState, record: dict[str, Any], best: tuple[Any, ...] | None
     ) -> None:
         write, keep = self.checkpoints.write, self.config.keep
-        if best is not None:
-            write(best[0], partial(_fill, best[1], best[2]), best=True, keep=keep)
-        write(step, partial(_fill, tree, record), best=False, keep=keep)
+        try:
+            if best is not None:
+                write(best[0], partial(_fill, best[1], best[2]), best=True, keep=keep)
+            write(step, partial(_fill, tree, record), best=False, keep=keep)
+        except Exception as error:
+            self._error = error
 
 
-def newest(checkpoints: Checkpoints) -> tuple[Resumed, list[str]]:
-    """The last whole checkpoint, and what is wrong with those after it.
+def newest(checkpoints: Checkpoints) -> tuple[Resumed | None, list[str]]:
+    """The last whole checkpoint, and what is wrong with those after it; None where there is none
+    at all.
 
     Raises:
-        QtotError: there is none.
+        QtotError: there are some, and none is whole.
     """
     wrong = []
     for found, problem in checkpoints.whole():
@@ -131,7 +148,11 @@ def newest(checkpoints: Checkpoints) -> tuple[Resumed, list[str]]:
             record = json.loads((found.path / "run.json").read_bytes())
             return Resumed(found.path, found.step, record), wrong
         wrong.append(f"checkpoint {found.path.name} is left out: {problem}")
-    raise QtotError("; ".join([f"there is no whole checkpoint in {checkpoints.folder}", *wrong]))
+    if wrong:
+        raise QtotError(
+            "; ".join([f"there is no whole checkpoint in {checkpoints.folder}", *wrong])
+        )
+    return None, []
 
 
 def _fill(tree: RunState, record: dict[str, Any], folder: Path) -> None:
@@ -141,3 +162,27 @@ def _fill(tree: RunState, record: dict[str, Any], folder: Path) -> None:
 
 def _without_replay(state: RunState) -> RunState:
     return state._replace(seeds=state.seeds._replace(replay=None))
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _plain(tree: Any) -> Any:
+    """Keys as numbers."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def on_host(tree: Any) -> Any:
+    """On the host, which stays while the program's own arrays are given away."""
+    return jax.tree.map(np.array, fetch(_plain(tree)))
+
+
+def _placed(like: Any, stored: np.ndarray) -> Any:
+    """Where ``like`` lies, of its kind."""
+    plain = jax.random.key_data(like) if _is_key(like) else like
+    where = plain.sharding
+    made = jax.make_array_from_callback(stored.shape, where, lambda index: stored[index])
+    if not _is_key(like):
+        return made
+    return jax.random.wrap_key_data(made, impl=jax.random.key_impl(like))

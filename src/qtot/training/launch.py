@@ -8,25 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from qtot.config import TrainConfig
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.process import prepare
-from qtot.store.run_folder import RunFolder
+from qtot.store.run_folder import OLDER, RunFolder
 from qtot.training.compile import traced_init
 from qtot.training.display import Display
 from qtot.training.header import header
-from qtot.training.hosts import create_folder, leads, together
+from qtot.training.hosts import create_folder, leads, reopened_folder, together
 from qtot.training.ingraph import Program
 from qtot.training.keeping import Resumed, newest
 from qtot.training.loop import Training
 from qtot.training.resources import check_memory, device_facts, git_commit, versions
+from qtot.training.rows import closing
 from qtot.training.world import World
 from qtot.validation import validate
 
 
 def run_training(
-    config: TrainConfig, out: Path, *, env: Any = None, quiet: bool = False
+    config: TrainConfig, out: Path, *, env: Any = None, quiet: bool = False, nans: bool = False
 ) -> RunFolder:
     """Train and leave a complete run folder at ``out``.
 
@@ -35,16 +38,19 @@ def run_training(
         out: the run folder.
         env: the environment, or a factory of it, where that is no name.
         quiet: print nothing.
+        nans: look for the operation that makes the first number that is none; slow.
 
     Raises:
         QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written;
-            environments fail again and again, and the parameters reached so far have been saved.
-        KeyboardInterrupt: after the parameters reached so far have been saved.
+            environments fail again and again, or learning makes numbers that are none, and what
+            was reached before has been saved.
+        KeyboardInterrupt: after everything has been saved.
     """
-    with _Opened(config, env) as opened, contextlib.ExitStack() as held:
+    with _Opened(config, env, nans=nans) as opened, contextlib.ExitStack() as held:
         with together():
+            if leads():
+                held.enter_context(RunFolder(out).held())
             folder = create_folder(out, opened.facts, opened.config, opened.world.spec)
-            held.enter_context(folder.held())
         return opened.train(folder, quiet=quiet)
 
 
@@ -55,8 +61,10 @@ def resume_training(
     reschedule: bool = False,
     env: Any = None,
     quiet: bool = False,
+    nans: bool = False,
 ) -> RunFolder:
-    """Go on from the last whole checkpoint of a run.
+    """Go on from the last whole checkpoint of a run; from its beginning, where it was ended before
+    the first.
 
     Args:
         folder: the run's.
@@ -64,27 +72,43 @@ def resume_training(
         reschedule: stretch schedules that end with the run over the new steps.
         env: as in ``run_training``.
         quiet: print nothing.
+        nans: as in ``run_training``.
 
     Raises:
-        QtotError: there is nothing to go on from or to do, or the environment is another.
+        QtotError: there is nothing to go on from or to do, or the environment is another; and as
+            ``run_training``.
     """
     config, spec = folder.facts()
     if steps is not None:
         config = replace(config, steps=steps)
         if reschedule:
             config = replace(config, optimiser=replace(config.optimiser, steps=steps))
-    with folder.held():
-        resumed, wrong = newest(folder.checkpoints)
-        if resumed.step >= config.steps:
-            raise QtotError(
-                f"{folder.path} has taken all its {config.steps:,} steps; --steps says how many "
-                "there shall be"
-            )
-        with _Opened(config, env) as opened:
-            _check_same(folder, spec, opened.world.spec)
-            changed = differences(folder.recorded(), opened.facts)
-            folder.reopen(opened.facts, resumed.record["metrics_bytes"])
-            return opened.train(folder, quiet=quiet, resumed=resumed, told=[*wrong, *changed])
+    recorded, ended = folder.recorded(), bool(folder.result())
+    folder = reopened_folder(folder, config, spec)
+    with contextlib.ExitStack() as held:
+        with together():
+            held.enter_context(folder.held())
+            resumed, told = newest(folder.checkpoints)
+            if resumed is None:
+                if ended or recorded["schema"] in OLDER:
+                    raise QtotError(f"{folder.path} has no checkpoints to go on from")
+                told = ["it was ended before its first checkpoint, and begins anew"]
+        if resumed is not None and resumed.step >= config.steps:
+            if ended:
+                raise QtotError(
+                    f"{folder.path} has taken all its {config.steps:,} steps; --steps says how "
+                    "many there shall be"
+                )
+            # It was ended between its last checkpoint and its closing table.
+            best = {row["seed"]: row for row in resumed.record["best"]}
+            folder.close(closing(resumed.record["rows"], best, {}))
+            return folder
+        with _Opened(config, env, nans=nans) as opened:
+            with together():
+                _check_same(folder, spec, opened.world.spec)
+                told += differences(recorded, opened.facts)
+                folder.reopen(opened.facts, resumed.record["metrics_bytes"] if resumed else 0)
+            return opened.train(folder, quiet=quiet, resumed=resumed, told=told)
 
 
 def _check_same(folder: RunFolder, then: EnvSpec, now: EnvSpec) -> None:
@@ -112,17 +136,19 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 class _Opened:
     """A configuration's world and engine, and what is recorded of them."""
 
-    def __init__(self, config: TrainConfig, env: Any):
+    def __init__(self, config: TrainConfig, env: Any, *, nans: bool):
         with together():
             config = validate(config)
             # Schedules are recorded in absolute steps: more of them later change none.
             schedule = replace(config.optimiser, steps=config.optimiser.steps or config.steps)
             self.config = config = replace(config, optimiser=schedule)
             self.world = World.open(config.env if env is None else env, config.host)
-            program = Program.make(self.world.in_graph, config)
+            # On one device, so that an iteration can be gone through by operations.
+            devices = jax.devices()[:1] if nans else None
+            program = Program.make(self.world.in_graph, config, devices)
             init = traced_init(program)
             self.memory = check_memory(program, init.out_info)
-            self.engine = self.world.engine(program, init)
+            self.engine = self.world.engine(program, init, nans=nans)
         self.device: dict[str, Any] = device_facts() | {"mesh": dict(program.mesh.shape)}
 
     def __enter__(self) -> _Opened:

@@ -34,7 +34,7 @@ class Layout(NamedTuple):
     def specs(self) -> RunState:
         """Where each part of the state lies on the mesh."""
         seeds = SEED_SPECS if self.stored else SEED_SPECS._replace(replay=None)
-        return RunState(seeds, P())  # pyright: ignore[reportArgumentType]
+        return RunState(seeds, P(), P(SEED))  # pyright: ignore[reportArgumentType]
 
     def spread(self, f: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
         """``f`` on every device, each with its part, in the precision that was asked for."""

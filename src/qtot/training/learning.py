@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,9 @@ class Parts(NamedTuple):
             train.stats,
         )
         steps = train.env_steps + rollout.tally.transitions.astype(jnp.int32)
-        return train._replace(env_steps=steps, stats=stats)
+        seen = jnp.where(rollout.active, self.learner.size_of(rollout.slots), 0.0)
+        largest = jnp.maximum(train.largest_reward, seen)
+        return train._replace(env_steps=steps, stats=stats, largest_reward=largest)
 
     def with_last(self, key: Key, after: Actors, train: TrainState, slots: Slots) -> Slots:
         """A piece of a stream ``[T, E, ...]`` and its slot T, which shows what came ``after``."""
@@ -57,8 +58,3 @@ class Parts(NamedTuple):
             if sequences % n == 0 and (n == sequences or numbers * sequences // n <= CACHED)
         )
         return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), picked)
-
-
-def traced_once(f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f``, whose second trace (after one for its shapes) is taken from the first."""
-    return jax.jit(f, inline=True)

@@ -19,11 +19,13 @@ from qtot.core.learner import PolicyParams, TrainState
 from qtot.errors import QtotError
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display
-from qtot.training.engine import Engine, fresh
-from qtot.training.hosts import anyone, fetch
+from qtot.training.engine import Engine
+from qtot.training.health import Health
+from qtot.training.hosts import anyone, fetch, leads
 from qtot.training.interrupt import Stopped, StopRequest
 from qtot.training.keeping import Keeper, Resumed
-from qtot.training.rows import means_of, number, score
+from qtot.training.resources import peak_memory
+from qtot.training.rows import closing, means_of, number, score
 from qtot.training.state import Progress, RunState
 
 
@@ -51,7 +53,15 @@ class Training:
     """episodes finished so far, per seed"""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the last log"""
+    looked: int = 0
+    """the step of that"""
+    spent: float = 0.0
+    """seconds of chunks since then"""
+    afresh: bool = True
+    """whether nothing was done since then"""
     warned: bool = False
+    full: bool = False
+    """whether the disk refused the last write"""
     best_mean: tuple[float, float] = (-math.inf, -math.inf)
     """of the evaluations so far, the mean over seeds"""
     resumed: Resumed | None = None
@@ -64,6 +74,8 @@ class Training:
         self.config = program.config
         self.episodes = np.zeros(self.config.seeds)
         self.epsilon = jax.jit(program.learner.epsilon)
+        limit = program.collector.env.spec.episode_limit
+        self.health = Health(self.config, program.learner, limit)
         self.step = 0
         if self.resumed is not None:
             self.step, record = self.resumed.step, self.resumed.record
@@ -71,6 +83,9 @@ class Training:
             self.best = {row["seed"]: row for row in record["best"]}
             self.before_s, self.warned = record["wall_s"], record["warned"]
             self.best_mean = tuple(record["best_mean"])
+            self.looked, self.spent = record["looked"], record["spent"]
+            self.afresh = record["afresh"]
+            self.engine.counted(record["counts"])
         self.keeper = Keeper(self.folder.checkpoints, self.config.checkpoint, self.step)
 
     def record(self) -> dict[str, Any]:
@@ -81,7 +96,11 @@ class Training:
             "rows": self.rows,
             "best": list(self.best.values()),
             "best_mean": self.best_mean,
+            "looked": self.looked,
+            "spent": self.spent,
+            "afresh": self.afresh,
             "warned": self.warned,
+            "counts": self.engine.counts(),
             "wall_s": self.wall_s,
             "metrics_bytes": self.folder.metrics_bytes,
         }
@@ -90,7 +109,7 @@ class Training:
         """Train all seeds to their last step."""
         config, engine = self.config, self.engine
         self.display.say("compiling ...")
-        state = engine.start(self.resumed.state if self.resumed else fresh)
+        state = engine.start(self.resumed)
         self.compiled_s, self.began = engine.compile_s, time.perf_counter()
         self.display.compiled(engine.compile_s)
         # Evaluated and logged after the first chunk, which takes the original away: the program
@@ -102,38 +121,59 @@ class Training:
                 until = min((self.step // config.log_every + 1) * config.log_every, config.steps)
                 began = time.perf_counter()
                 with self._kept(state):
-                    state, progress = engine.chunk(state, until, lambda: self.stop.asked)
-                self._look(state, progress, time.perf_counter() - began, opening)
-                opening = None
+                    state = engine.chunk(state, until, self._pause, afresh=self.afresh)
+                self.spent += time.perf_counter() - began
+                self.afresh, self.step = False, int(fetch(state.seeds.train.env_steps).min())
+                self._examine(state)
+                if opening is not None or self.step >= until:
+                    self._look(state, opening)
+                    opening = None
                 if not self.display.quiet:
                     left_s = self.wall_s * (config.steps / max(self.step, 1) - 1)
                     if (split := engine.split(state, left_s)) is not None:
                         self.display.time_split(split)
                 self._keep(state)
-        self.keeper.wait()
         self._close()
 
-    def _look(
-        self, state: RunState, progress: Progress, spent: float, opening: RunState | None
-    ) -> None:
-        """Count, evaluate where it is time, and log; the state before the first step, too."""
+    def _pause(self) -> bool:
+        return self.stop.asked or self.keeper.due()
+
+    def _examine(self, state: RunState) -> None:
+        """Stop before a good checkpoint is followed by a bad one.
+
+        Raises:
+            QtotError: a number that is not finite was learned from.
+        """
+        train = state.seeds.train
+        found = self.health.trouble(fetch(train.trouble))
+        if found is None:
+            return
+        self._log(fetch(train), fetch(state.progress), None)
+        self._wait()
+        last = self.folder.checkpoints.all()
+        where = f"the last checkpoint is of step {last[0].step:,}" if last else "none was kept"
+        seed, said = found
+        cause = self.engine.explain(seed) if self.engine.nans else self.health.advice
+        raise QtotError(f"{said}; the run is stopped, and {where}. {cause}")
+
+    def _look(self, state: RunState, opening: RunState | None) -> None:
+        """Evaluate where it is time, and log; the state before the first step, too."""
         config, evaluation = self.config, self.config.evaluation
         every = evaluation.every or config.steps
         train = fetch(state.seeds.train)
-        before, self.step = self.step, int(train.env_steps.min())
-        evaluated = None
+        before, evaluated = self.looked, None
         with self._kept(state):
             try:
                 if opening is not None:
                     played = self._evaluate(opening, 0, evaluation.episodes)
-                    self._log(fetch(opening.seeds.train), None, played, 0.0)
+                    self._log(fetch(opening.seeds.train), None, played)
                 if self.step >= config.steps:
                     evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
                 elif self.step // every > before // every:
                     at = self.step // every * every
                     evaluated = self._evaluate(state, at, evaluation.episodes)
             finally:  # what was learned is told of, whatever came of its evaluation
-                self._log(train, fetch(progress), evaluated, spent)
+                self._log(train, fetch(state.progress), evaluated)
         if evaluated is not None:
             self._hold_if_best(state)
 
@@ -141,28 +181,69 @@ class Training:
         """A checkpoint where it is time.
 
         Raises:
-            Stopped: that was asked for, and what is needed to go on is on disk.
+            QtotError: stopping was asked for, and what is needed to go on is not on disk.
+            Stopped: it is.
         """
         ended = self.step >= self.config.steps
         asked = not ended and anyone(self.stop.asked)
-        if asked or ended or self.keeper.due(self.step):
-            self.keeper.keep(self.step, state, self.record())
+        if asked or ended or anyone(leads() and self.keeper.due(self.step)):
+            with self._to_disk("a checkpoint", must=asked):
+                self.folder.flush()
+                self.keeper.keep(self.step, state, self.record())
+                if asked:
+                    self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
+        if asked or ended:
+            self._wait(must=asked)
         if asked:
-            self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
-            self.keeper.wait()
             path = self.folder.path
             self.display.say(f"stopped at step {self.step:,}; go on with: qtot resume {path}")
             raise Stopped(self.stop.signum)
 
+    def _wait(self, *, must: bool = False) -> None:
+        """Until the last checkpoint is on disk, if it can be."""
+        with self._to_disk("a checkpoint", must=must):
+            self.keeper.wait()
+
+    @contextmanager
+    def _to_disk(self, what: str, *, must: bool = False) -> Iterator[None]:
+        """A run goes on where the disk is full: it says so, and tries again at the next occasion.
+
+        Raises:
+            QtotError: it ``must`` be written, and cannot be.
+        """
+        try:
+            yield
+        except OSError as error:
+            said = f"{what} could not be written to {self.folder.path} ({error})"
+            last = self.folder.checkpoints.all()
+            kept = f"the last checkpoint is of step {last[0].step:,}" if last else "there is none"
+            if must:
+                raise QtotError(f"{said}; {kept}") from None
+            if not self.full:
+                self.display.warn(f"{said}; going on, and trying again. So far, {kept}")
+            self.full = True
+        else:
+            self.full = False
+
     @contextmanager
     def _kept(self, state: RunState) -> Iterator[None]:
-        """Where the engine gives up, the parameters reached so far are saved."""
+        """Where the engine gives up, what was reached is saved: to go on from, once that is mended,
+        and to act with.
+        """
         try:
             yield
         except QtotError:
             train = fetch(state.seeds.train)
-            self._save(train, "last", range(self.config.seeds))
-            self.display.say(f"stopped; the parameters so far are in {self.folder.path}")
+            if not self.afresh:
+                self._log(train, fetch(state.progress), None)
+            with self._to_disk("a checkpoint"):
+                self._save(train, "last", range(self.config.seeds))
+                self.keeper.keep(self.step, state, self.record())
+            self._wait()
+            path = self.folder.path
+            self.display.say(
+                f"stopped; what was reached is in {path}. Once that is mended: qtot resume {path}"
+            )
             for told in self.engine.told():
                 self.display.warn(told)
             raise
@@ -182,11 +263,7 @@ class Training:
         return {**means, "eval/episodes": np.full(self.config.seeds, parts * at_once)}
 
     def _log(
-        self,
-        train: TrainState,
-        progress: Progress | None,
-        evaluated: dict[str, Any] | None,
-        spent: float,
+        self, train: TrainState, progress: Progress | None, evaluated: dict[str, Any] | None
     ) -> None:
         """A row per seed to the metrics, a line to the user, parameters after an evaluation."""
         config = self.config
@@ -204,32 +281,32 @@ class Training:
             }
             if progress is not None:
                 row |= means_of(jax.tree.map(lambda x: x[i], progress))  # noqa: B023
-                row["steps_per_s"] = progress.collected.transitions.sum() / spent
+                row["steps_per_s"] = progress.collected.transitions.sum() / self.spent
             row |= {k: v[i] for k, v in (evaluated or {}).items()}
             row |= {"wall_s": round(wall_s, 3), "compile_s": round(self.engine.compile_s, 3)}
             row |= counts
             rows.append({k: number(v) for k, v in row.items()})
-        self.folder.append(rows)
+        with self._to_disk("metrics"):
+            self.folder.append(rows)
         for told in self.engine.told():
             self.display.warn(told)
         self.display.progress(rows, wall_s)
-        self._warn(rows)
+        self._warn(rows, train)
         self.rows = rows
+        if progress is not None:
+            self.looked, self.spent, self.afresh = self.step, 0.0, True
         if evaluated is not None:
-            self._save(train, "last", range(config.seeds))
-            better = [i for i, row in enumerate(rows) if self._is_best(row)]
-            self._save(train, "best", better)
+            with self._to_disk("parameters"):
+                self._save(train, "last", range(config.seeds))
+                better = [i for i, row in enumerate(rows) if self._is_best(row)]
+                self._save(train, "best", better)
+                self.best |= {rows[i]["seed"]: rows[i] for i in better}
 
-    def _warn(self, rows: list[dict[str, Any]]) -> None:
-        """Say once that a run has gone wrong, or never began to learn."""
-        for row in rows:
-            lost = [k for k, v in row.items() if v is None]
-            if lost and not self.warned:
-                self.warned = True
-                self.display.warn(
-                    f"{lost[0]} of seed {row['seed']} is not finite at step {row['env_steps']:,}: "
-                    "the run has diverged; a smaller --optimiser.lr may help"
-                )
+    def _warn(self, rows: list[dict[str, Any]], train: TrainState) -> None:
+        """Say once that a run is going wrong."""
+        if not self.warned and (said := self.health.warning(rows, train)):
+            self.warned = True
+            self.display.warn(said)
 
     def _hold_if_best(self, state: RunState) -> None:
         """A checkpoint of the best mean over seeds; the later of equals."""
@@ -242,10 +319,7 @@ class Training:
     def _is_best(self, row: dict[str, Any]) -> bool:
         """By win rate where the task has one, then by return; the later of equals."""
         best = self.best.get(row["seed"])
-        if best is None or score(row) >= score(best):
-            self.best[row["seed"]] = row
-            return True
-        return False
+        return best is None or score(row) >= score(best)
 
     def _save(self, train: TrainState, which: Which, seeds: Iterable[int]) -> None:
         """The networks and the statistics that belong to them."""
@@ -259,10 +333,8 @@ class Training:
                 "no learner update was made: the steps ended before --replay.warmup was stored; "
                 "take more --steps"
             )
-        result = []
-        for row in self.rows:
-            best = {f"best/{k[5:]}": v for k, v in self.best[row["seed"]].items() if "eval/" in k}
-            best["best/env_steps"] = self.best[row["seed"]]["env_steps"]
-            result.append({**row, **best})
-        self.folder.close(result)
+        result = closing(self.rows, self.best, peak_memory())
+        with self._to_disk("the closing table", must=True):
+            self.folder.flush()
+            self.folder.close(result)
         self.display.closing(result, str(self.folder.path))

@@ -27,19 +27,33 @@ from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
 from qtot.training.acting import Leaves, act_program, acting
 from qtot.training.compile import Compiled, compiling, no_collections, placed
 from qtot.training.devices import DATA, SEED
-from qtot.training.engine import Resume, fresh
+from qtot.training.engine import lost
 from qtot.training.failures import Failures
 from qtot.training.gather import Gatherer
 from qtot.training.gathered import Gathered, zeros
 from qtot.training.ingraph import Program
+from qtot.training.keeping import Resumed
+from qtot.training.nans import explained
+from qtot.training.resources import check_bytes, check_program
 from qtot.training.state import Progress, RunState, SeedState
 
 
 class OnHost:
     """An ``Engine`` whose environments are worker processes'."""
 
-    def __init__(self, program: Program, init: Any, make: Callable[[], HostEnv], spec: EnvSpec):
+    def __init__(
+        self,
+        program: Program,
+        init: Any,
+        make: Callable[[], HostEnv],
+        spec: EnvSpec,
+        *,
+        nans: bool = False,
+    ):
         self.program, self.init, self.make, self.spec = program, init, make, spec
+        self.nans = nans
+        self.before: tuple[RunState, Gathered] | None = None
+        """what the last iteration began with, where NaNs are looked for"""
         self.compile_s = 0.0
         config = program.config
         self.groups = 2 if config.collect.envs % 2 == 0 else 1
@@ -60,8 +74,20 @@ class OnHost:
         where = f"{many} worker process{'es' * (many > 1)}" if many else "this process"
         return f"{n} environments in {where} · episodes are cut after {self.spec.episode_limit}"
 
-    def begin(self) -> None:
-        """Begin the workers, which make their environments meanwhile."""
+    @property
+    def certainty(self) -> str:
+        """The environments are not ours."""
+        return (
+            "the seed decides everything as far as the environments obey theirs, and none fails; a "
+            "resumed run opens new episodes"
+        )
+
+    def begin(self, begun: int) -> None:
+        """Begin the workers, which make their environments meanwhile.
+
+        Args:
+            begun: the step from which a run goes on; it plays other episodes than from the first.
+        """
         program, config = self.program, self.program.config
         pool = self.pools["train"] = make_pool(
             self.make,
@@ -81,16 +107,19 @@ class OnHost:
             groups=self.groups,
             memory_size=memory.shape[-1],
         )
+        pool.board.salt[:, 3] = begun
 
-    def start(self, resume: Resume = fresh) -> RunState:
+    def start(self, resumed: Resumed | None = None) -> RunState:
         """Begin the workers, and build the programs meanwhile."""
         began, program, config = time.perf_counter(), self.program, self.program.config
-        self.begin()
+        self.begin(0 if resumed is None else resumed.step)
         with no_collections():
             shapes = placed(program, self.init.out_info)
             init = compiling(self.init.lower(), runs_once=True)
             rollout = jax.eval_shape(partial(zeros, program.collector), shapes.seeds.actors)
-            learn = jax.jit(self.learn, donate_argnums=0).lower(shapes, rollout)
+            flag = jax.ShapeDtypeStruct((), np.bool_)
+            given = () if self.nans else (0,)
+            learn = jax.jit(self.learn, donate_argnums=given).lower(shapes, rollout, flag)
             self.compiled["learn"] = compiling(learn)
             self.noise = jax.jit(self._noise)
             self.act = act_program(
@@ -99,13 +128,17 @@ class OnHost:
                 config.seeds,
                 products(config),
             )
-            state = resume(init.result()(np.int32(config.seed)))
+            state = init.result()(np.int32(config.seed))
+            if resumed is not None:
+                state = resumed.state(state)
+                if program.replay is not None and program.replay.overlap:
+                    state = jax.jit(self._severed, donate_argnums=0)(state)
             jax.block_until_ready(state)
         self.keys = jax.tree.map(jnp.copy, state.seeds.key)
         self.iteration = int(state.iteration)
         self.steps = np.array(state.seeds.train.env_steps, np.int32)
         self.warm(state)
-        self.compiled["learn"].result()
+        check_program(self.compiled["learn"].result())
         self.compile_s = time.perf_counter() - began
         return state
 
@@ -114,7 +147,17 @@ class OnHost:
         noise = np.asarray(self.noise(self.keys, np.int32(0)))
         self.gatherer.warm(self.act, self._leaves(state), self.steps, noise[:, 0])
 
-    def learn(self, state: RunState, rollout: Gathered) -> tuple[RunState, Progress]:
+    def _severed(self, state: RunState) -> RunState:
+        """The newest rows of the replay were to be followed by rows of episodes that were lost."""
+        program, layout = self.program, self.program.layout
+
+        def here(state: RunState) -> RunState:
+            each = layout.side_by_side(program.from_replay.severed, (layout.axes,), layout.axes)
+            return state._replace(seeds=each(state.seeds))
+
+        return layout.spread(here, (layout.specs,), layout.specs)(state)
+
+    def learn(self, state: RunState, rollout: Gathered, afresh: Array) -> RunState:
         """Learn from a rollout of all seeds; traced."""
         program, layout = self.program, self.program.layout
         axes, specs = layout.axes, layout.specs
@@ -122,13 +165,13 @@ class OnHost:
         def one(seed: SeedState, iteration: Array, given: Gathered) -> tuple[SeedState, Progress]:
             return program.learn(seed, program.keys(seed, iteration)[1], given)
 
-        def here(state: RunState, given: Gathered) -> tuple[RunState, Progress]:
+        def here(state: RunState, given: Gathered, afresh: Array) -> RunState:
             each = layout.side_by_side(one, (axes, None, 0), (axes, 0))
-            seeds, progress = each(state.seeds, state.iteration, given)
-            return RunState(seeds, state.iteration + 1), progress
+            seeds, new = each(state.seeds, state.iteration, given)
+            return state.plus(seeds, new, afresh)
 
         where = Gathered(P(SEED, DATA), P(SEED, None, DATA), P(SEED, DATA), P(SEED))  # pyright: ignore[reportArgumentType]
-        return layout.spread(here, (specs, where), (specs, P(SEED)))(state, rollout)
+        return layout.spread(here, (specs, where, P()), specs)(state, rollout, afresh)
 
     def _noise(self, keys: Array, iteration: Array) -> Float[Array, "seeds T 2 E N"]:
         """What exploration draws in a rollout: as much, and the same, as in the graph."""
@@ -144,30 +187,47 @@ class OnHost:
         return program.layout.spread(each, (P(SEED), P()), where)(keys, iteration)
 
     def chunk(
-        self, state: RunState, until: int, stop: Callable[[], bool] = lambda: False
-    ) -> tuple[RunState, Progress]:
+        self,
+        state: RunState,
+        until: int,
+        pause: Callable[[], bool] = lambda: False,
+        *,
+        afresh: bool = True,
+    ) -> RunState:
         """Rollouts and learning in turns. What ends a run is raised while ``state`` is still whole:
         if something was learned before, that is returned, and the next call raises.
         """
         if self.broken is not None:
             raise self.broken
-        sums: Any = None
-        while self.steps.min() < until and not (stop() and sums is not None):
+        learned = False
+        while self.steps.min() < until and not (learned and pause()):
             try:
                 gathered = self.collected(state)
             except QtotError as error:
-                if sums is None:
+                if not learned:
                     raise
                 self.broken = error
                 break
+            if not self.iteration:
+                check_bytes(self.program.config, gathered.slots)
+            if self.nans:
+                self.before = state, gathered
             began = time.perf_counter()
-            state, progress = self.compiled["learn"].result()(state, gathered)
-            progress = jax.tree.map(np.asarray, progress)
+            state = self.compiled["learn"].result()(state, gathered, afresh and not learned)
+            self.steps = np.array(state.seeds.train.env_steps)
             self.learn_s += time.perf_counter() - began
-            self.steps += progress.collected.transitions.astype(np.int32)
             self.iteration += 1
-            sums = progress if sums is None else jax.tree.map(np.add, sums, progress)
-        return state, sums
+            learned = True
+            if self.nans and lost(state):
+                break
+        return state
+
+    def explain(self, seed: int) -> str:
+        """From the last iteration, once more."""
+        assert self.before is not None
+        state, gathered = self.before
+        one = jax.tree.map(lambda x: x[seed], gathered)
+        return explained(self.program, state, seed, one)
 
     def collected(self, state: RunState) -> Gathered:
         """The next rollout.
@@ -236,6 +296,10 @@ class OnHost:
     def counts(self) -> dict[str, int]:
         """How often they did."""
         return self.failures.counts()
+
+    def counted(self, counts: dict[str, int]) -> None:
+        """How often they had when a run that goes on was left."""
+        self.failures.counted(counts)
 
     def close(self) -> None:
         """End the workers."""

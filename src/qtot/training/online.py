@@ -52,7 +52,11 @@ class Online(NamedTuple):
         train = jax.tree.map(lambda new, old: jnp.where(active, new, old), learned, train)
         metrics = {k: jnp.where(active, jnp.sum(v), 0.0) for k, v in metrics.items()}
         updates = jnp.where(active, float(online.epochs * online.minibatches), 0.0)
-        train = train._replace(stats=counted.stats, env_steps=counted.env_steps)
+        train = train._replace(
+            stats=counted.stats,
+            env_steps=counted.env_steps,
+            largest_reward=counted.largest_reward,
+        )
         return state._replace(train=train), Progress(rollout.tally, metrics, updates)
 
     def _batch(

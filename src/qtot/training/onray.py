@@ -35,8 +35,16 @@ class OnRay(OnHost):
     machine's.
     """
 
-    def __init__(self, program: Program, init: Any, make: Callable[[], HostEnv], spec: EnvSpec):
-        super().__init__(program, init, make, spec)
+    def __init__(
+        self,
+        program: Program,
+        init: Any,
+        make: Callable[[], HostEnv],
+        spec: EnvSpec,
+        *,
+        nans: bool = False,
+    ):
+        super().__init__(program, init, make, spec, nans=nans)
         config = program.config
         self.pickled = _pickled(make)
         self.crew: Crew | None = None
@@ -60,7 +68,12 @@ class OnRay(OnHost):
             f"after {self.spec.episode_limit}"
         )
 
-    def begin(self) -> None:
+    @property
+    def certainty(self) -> str:
+        """Actors come and go."""
+        return "no two runs are alike: rollouts are learned from in the order in which they arrive"
+
+    def begin(self, begun: int) -> None:
         """Begin the actors, which make their environments meanwhile."""
         program, config = self.program, self.program.config
         job = Job(
@@ -72,6 +85,7 @@ class OnRay(OnHost):
             envs=config.collect.envs // self.many,
             place=0,
             life=0,
+            begun=begun,
             keep=prepare().cache is not None,
         )
         # What is learned from once should be played by the policy that learns from it.

@@ -46,6 +46,8 @@ class Job(NamedTuple):
     """among the actors"""
     life: int
     """actors that had this place before"""
+    begun: int
+    """the step from which the run goes on"""
     keep: bool
     """compiled programs may be kept on disk"""
 
@@ -104,6 +106,7 @@ class Collecting:
         )
         salt = self.pool.board.salt
         salt[:, 2] = job.life
+        salt[:, 3] = job.begun
         salt[:, 4] += job.place * job.envs
         self.act = act_program(collector, PolicyParams.of(networks), config.seeds, products(config))
         self.played = 0
@@ -134,7 +137,7 @@ class Collecting:
         job = self.job
         shape = (job.slots, 2, job.envs, job.spec.n_agents)
         drawn = [
-            np.random.default_rng((seed, job.place, job.life, self.played)).random(
+            np.random.default_rng((seed, job.place, job.life, job.begun, self.played)).random(
                 shape, np.float32
             )
             for seed in range(job.config.seed, job.config.seed + job.config.seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from qtot import __version__
+from qtot.config import TrainConfig
 from qtot.envs.stream import see
 from qtot.errors import QtotError
 from qtot.training.devices import SEED
@@ -88,6 +91,53 @@ def check_memory(program: Program, shapes: RunState) -> dict[str, int]:
             f"may be used here; {advice}"
         )
     return need
+
+
+def check_bytes(config: TrainConfig, seen: Any) -> None:
+    """Whether the environment shows what ``--replay.dtype uint8`` can keep.
+
+    Raises:
+        QtotError: it does not.
+    """
+    if config.replay.dtype != "uint8" or config.data != "replay":
+        return
+    for name in ("obs", "state"):
+        x = np.asarray(getattr(seen, name))
+        wrong = x[(x != np.round(x)) | (x < 0) | (x > 255)]
+        if wrong.size:
+            raise QtotError(
+                f"--replay.dtype uint8 keeps whole numbers from 0 to 255, but the environment's "
+                f"{name} holds {float(wrong[0]):g}; take float16 or float32"
+            )
+
+
+def check_program(compiled: Any) -> int:
+    """Bytes in which a compiled program works, beside the state that it is given.
+
+    Raises:
+        QtotError: they are more than there are; it has not been run yet.
+    """
+    need = int(getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0))
+    budget = int(HEADROOM * free_memory())
+    if need > budget:
+        raise QtotError(
+            f"the training program works in {need / 2**30:.2f} GiB, but only "
+            f"{budget / 2**30:.2f} GiB may be used here; use a smaller --replay.batch (online: more"
+            " --online.minibatches), --collect.envs or --agent.hidden"
+        )
+    return need
+
+
+def peak_memory() -> dict[str, float]:
+    """The most that this process ever held at once, in GiB, all included; and of the first device,
+    where it has memory of its own.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats and jax.default_backend() != "cpu":
+        peak["peak_device_gib"] = stats["peak_bytes_in_use"]
+    return {name: round(value / 2**30, 3) for name, value in peak.items()}
 
 
 def versions() -> dict[str, str]:

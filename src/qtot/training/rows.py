@@ -34,3 +34,21 @@ def score(row: dict[str, Any]) -> tuple[float, float]:
     """What 'best' means: the win rate where the task has one, then the return."""
     rate, mean = row.get("eval/win_rate", 0.0), row["eval/return"]
     return (-math.inf if rate is None else rate), (-math.inf if mean is None else mean)
+
+
+def closing(
+    rows: list[dict[str, Any]], best: dict[int, dict[str, Any]], peak: dict[str, float]
+) -> list[dict[str, Any]]:
+    """The closing table, a row per seed.
+
+    Args:
+        rows: the last log.
+        best: the row of every seed's best evaluation.
+        peak: what the run needed of memory.
+    """
+    result = []
+    for row in rows:
+        its = best.get(row["seed"], row)
+        found = {f"best/{k[5:]}": v for k, v in its.items() if k.startswith("eval/")}
+        result.append({**row, **found, "best/env_steps": its["env_steps"], **peak})
+    return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
@@ -51,6 +53,13 @@ class RunState(NamedTuple):
     seeds: SeedState
     iteration: Int[Array, ""]
     """collections done; the same for all seeds, which run in lock step"""
+    progress: Progress
+    """of every seed; part of the state, so that sums do not depend on where chunks are cut"""
+
+    def plus(self, seeds: SeedState, new: Progress, afresh: Bool[Array, ""]) -> RunState:
+        """After another iteration, with its sums added, or the first to be summed."""
+        add = lambda old, new: jnp.where(afresh, 0.0, old) + new  # noqa: E731
+        return RunState(seeds, self.iteration + 1, jax.tree.map(add, self.progress, new))
 
 
 # What is per seed and what all seeds share: a shared write head keeps the ring's update in place.

@@ -53,8 +53,8 @@ class World(NamedTuple):
             env.close()  # workers make their own
         return World(spec, Shown(spec), make)
 
-    def engine(self, program: Program, init: Any) -> Engine:
-        """What will train.
+    def engine(self, program: Program, init: Any, *, nans: bool = False) -> Engine:
+        """What will train; with ``nans``, in a way that lets it say which operation made the first.
 
         Raises:
             QtotError: several hosts are to share environments that are processes of one, or Ray's
@@ -68,7 +68,7 @@ class World(NamedTuple):
                 "--hosts"
             )
         if self.make is None:
-            return InGraph(program, init)
+            return InGraph(program, init, nans=nans)
         if jax.process_count() > 1:
             raise QtotError(
                 f"--hosts trains on environments written in JAX; {self.spec.name} is stepped by "
@@ -77,5 +77,5 @@ class World(NamedTuple):
         if ray:
             from qtot.training.onray import OnRay
 
-            return OnRay(program, init, self.make, self.spec)
-        return OnHost(program, init, self.make, self.spec)
+            return OnRay(program, init, self.make, self.spec, nans=nans)
+        return OnHost(program, init, self.make, self.spec, nans=nans)

@@ -109,6 +109,10 @@ def counted(slots: Slots, burn_in: int) -> Bool[Array, "T B"]:
     return valid & (jnp.arange(valid.shape[0])[:, None] >= burn_in)
 
 
+TD_METRICS = ("q_tot", "target", "td_error_abs")
+"""what every loss on Q_tot reports"""
+
+
 class Mean:
     """The mean over the transitions that carry loss; 0 when none does."""
 
@@ -123,9 +127,6 @@ class Mean:
 
 
 def td_metrics(value: Float[Array, "T B M"], returns: Float[Array, "T B M"], mean: Mean) -> Metrics:
-    """What every loss on Q_tot reports."""
-    return {
-        "q_tot": mean(value),
-        "target": mean(returns),
-        "td_error_abs": mean(jnp.abs(value - returns)),
-    }
+    """``TD_METRICS``."""
+    values = (value, returns, jnp.abs(value - returns))
+    return {name: mean(x) for name, x in zip(TD_METRICS, values, strict=True)}

@@ -19,6 +19,16 @@ from qtot.core.nn import MLP
 from qtot.core.unroll import previous_actions, scrub, unroll
 from qtot.types import Batch, Key
 
+REPORTS = (
+    "q_taken",
+    "target",
+    "td_error_abs",
+    "policy_loss",
+    "critic_loss",
+    "advantage_abs",
+    "entropy",
+)
+
 
 class CounterfactualCritic(eqx.Module):
     """Q(s, (u⁻ᵃ, ·)): values of every action of an agent, given what the others did.

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from qtot.core.config import AgentConfig, CriticConfig
 from qtot.core.losses.base import (
+    TD_METRICS,
     Mean,
     Metrics,
     Objective,
@@ -26,6 +27,8 @@ from qtot.core.networks import Networks
 from qtot.core.nn import MLP
 from qtot.core.unroll import scrub, unroll, unroll_slow
 from qtot.types import Batch, Key
+
+REPORTS = (*TD_METRICS, "opt_loss", "nopt_loss")
 
 
 class JointQ(eqx.Module):

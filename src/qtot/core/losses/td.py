@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Array, Float
 
 from qtot.core.losses.base import (
+    TD_METRICS,
     Mean,
     Metrics,
     Objective,
@@ -17,6 +18,8 @@ from qtot.core.losses.base import (
 from qtot.core.networks import Networks
 from qtot.core.unroll import scrub, unroll, unroll_slow
 from qtot.types import Batch
+
+REPORTS = TD_METRICS
 
 
 def td_loss(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from qtot.core.agent import Agent
 from qtot.core.config import AgentConfig, CriticConfig
 from qtot.core.losses.base import (
+    TD_METRICS,
     Mean,
     Metrics,
     Objective,
@@ -32,6 +33,8 @@ from qtot.core.networks import Networks
 from qtot.core.nn import MLP
 from qtot.core.unroll import scrub, unroll_all, unroll_slow
 from qtot.types import Batch, Key
+
+REPORTS = (*TD_METRICS, "critic_loss", "weight")
 
 
 class CentralQ(eqx.Module):
