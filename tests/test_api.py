@@ -561,7 +561,10 @@ CONFIG_DAMAGE = {
     "null": (lambda p: p.write_text("null"), "not a qtot run's configuration"),
     "a list": (lambda p: p.write_text("[]"), "not a qtot run's configuration"),
     "another program's": (lambda p: p.write_text("{}"), "not a qtot run's configuration"),
-    "schema": (changed(schema=99), f"has schema 99, this version reads {SCHEMA}; use the version"),
+    "schema": (
+        changed(schema=99),
+        f"has schema 99, this version reads 2 to {SCHEMA}; use the version",
+    ),
     "no config": (changed(config=None), "not a qtot run's configuration"),
     "config a list": (changed(config=[]), "not a qtot run's configuration"),
     "config a name": (changed(config={"agent": "gru"}), "agent"),

@@ -126,11 +126,11 @@ def chunks(stops: list[Callable[[], bool]]) -> tuple[list[int], list[Any]]:
 
 
 def test_a_stop_between_rollouts_ends_a_chunk_and_changes_nothing_else(quick_compile: None):
-    def third() -> bool:
-        return next(asked) == 3
+    def second() -> bool:
+        return next(asked) == 2
 
-    asked = iter(range(1, 4))
-    parts, stopped = chunks([third, lambda: True, lambda: False])
+    asked = iter(range(1, 3))
+    parts, stopped = chunks([second, lambda: True, lambda: False])
     (alone,), whole = chunks([lambda: False])
     rollout = 8 * 4  # slots, of which some are no transitions
     assert rollout < parts[0] <= 2 * rollout and parts[1] <= rollout

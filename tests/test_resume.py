@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import qtot
+import qtot.training.engine as engines
+from faulty_hosts import Strict
 from qtot.api import resume, train_config
 from qtot.cli import main
 from qtot.config import nested_replace
@@ -24,6 +28,7 @@ from qtot.training.compile import traced_init
 from qtot.training.engine import InGraph
 from qtot.training.ingraph import Program
 from qtot.training.keeping import Keeper, newest, on_host
+from qtot.training.launch import differences
 from qtot.training.loop import Training
 from small import small_config
 
@@ -35,6 +40,24 @@ STATEFUL: Any = {
     "scaling": {"standardise_rewards": True, "normalise_obs": True, "normalise_state": True},
     "evaluation": {"every": 1_000},
 }
+
+
+def record(step: int, seeds: int) -> dict[str, Any]:
+    """What a training loop would have known."""
+    return {
+        "step": step,
+        "episodes": [0.0] * seeds,
+        "rows": [],
+        "best": [],
+        "best_mean": [0.0, 0.0],
+        "looked": 0,
+        "spent": 0.0,
+        "afresh": False,
+        "warned": False,
+        "counts": {},
+        "wall_s": 0.0,
+        "metrics_bytes": 0,
+    }
 
 
 def numbers(tree: Any) -> list[np.ndarray]:
@@ -62,30 +85,33 @@ def test_the_state_goes_on_bit_for_bit(tmp_path: Path, algo: str, data: str, see
     state = engine.start()
     state = engine.chunk(state, 1_500, lambda: False)
     keeper = Keeper(Checkpoints(tmp_path), config.checkpoint)
-    keeper.keep(1_500, state, {})
-    state = engine.chunk(state, 3_000, lambda: False)
+    keeper.keep(1_500, state, record(1_500, seeds))
+    state = engine.chunk(state, 3_000, lambda: False, afresh=False)
     keeper.wait()
-    saved = newest(Checkpoints(tmp_path))[0]
+    saved = newest(Checkpoints(tmp_path), seeds)[0]
     again = saved.state(jax.jit(program.init)(config.seed))
     assert float(np.asarray(again.seeds.train.updates).min()) > 0
-    again = engine.chunk(again, 3_000, lambda: False)
+    again = engine.chunk(again, 3_000, lambda: False, afresh=False)
     for x, y in zip(numbers(state), numbers(again), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
-def stopped(monkeypatch: pytest.MonkeyPatch, config: Any, out: Path, rows: int) -> None:
-    """A run that is asked to stop after so many logs."""
-    log, seen = Training._log, []
+def stopped(
+    monkeypatch: pytest.MonkeyPatch, config: Any, out: Path, pauses: int, **given: Any
+) -> None:
+    """A run that is asked to stop when it has gone on for so many iterations."""
+    pause, seen = Training._pause, []
 
-    def asking(self: Training, *args: Any) -> None:
-        log(self, *args)
+    def asking(self: Training) -> bool:
         seen.append(1)
-        self.stop.asked |= len(seen) == rows
+        self.stop.asked |= len(seen) == pauses
+        return pause(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_log", asking)
+        patch.setattr(Training, "_pause", asking)
+        patch.setattr(engines, "PIECE", 0.0)  # one iteration at a time
         with pytest.raises(KeyboardInterrupt):
-            train_config(config, out, quiet=True)
+            train_config(config, out, quiet=True, **given)
 
 
 def without_clocks(run: qtot.Run) -> list[dict[str, Any]]:
@@ -97,14 +123,19 @@ def params(run: qtot.Run) -> list[np.ndarray]:
 
 
 @pytest.mark.usefixtures("quick_compile")
-@pytest.mark.parametrize(("data", "rows"), [("replay", 3), ("online", 6)])
+@pytest.mark.parametrize(("data", "pauses"), [("replay", 41), ("online", 70)])
 def test_a_stopped_run_ends_as_if_never_stopped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: str, rows: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: str, pauses: int
 ):
-    """Metrics, closing table, last and best parameters; after a crash that left more metrics."""
+    """Metrics, closing table, last and best parameters; stopped between two logs, and after a crash
+    that left more metrics.
+    """
     config = small_config("probe/memory", data=data, seeds=2, **STATEFUL)
     whole = train_config(config, tmp_path / "whole", quiet=True)
-    stopped(monkeypatch, config, tmp_path / "cut", rows)
+    stopped(monkeypatch, config, tmp_path / "cut", pauses)
+    found, _ = newest(Checkpoints(tmp_path / "cut" / "checkpoints"), 2)
+    assert found is not None
+    assert found.step % config.log_every and not found.record["afresh"]
     cut = qtot.load(tmp_path / "cut")
     assert cut.result() == []
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # rows that came after, one cut
@@ -144,7 +175,7 @@ def test_a_damaged_checkpoint_is_left_out_and_said(
 ):
     config = small_config("probe/coordination", steps=2_000, checkpoint={"steps": 500})
     out = tmp_path / "run"
-    stopped(monkeypatch, config, out, 4)
+    stopped(monkeypatch, config, out, 40)
     last, before = [x for x in Checkpoints(out / "checkpoints").all() if not x.best]
     harmed = max((last.path / "arrays").rglob("*"), key=lambda x: x.is_file() and x.stat().st_size)
     content = bytearray(harmed.read_bytes())
@@ -180,6 +211,111 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int):
         rest = process.stdout.read()
     assert process.returncode == 128 + number
     assert f"go on with: qtot resume {out}" in rest
-    found, wrong = newest(Checkpoints(out / "checkpoints"))
+    found, wrong = newest(Checkpoints(out / "checkpoints"), 1)
     assert not wrong
     assert found.step == qtot.load(out).metrics()[-1]["env_steps"]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path):
+    config = small_config("probe/coordination", steps=1_000)
+    whole = train_config(config, tmp_path / "whole", quiet=True)
+    killed = tmp_path / "killed"
+    shutil.copytree(whole.path, killed)
+    shutil.rmtree(killed / "checkpoints")
+    (killed / "result.json").unlink()
+    assert without_clocks(resume(killed, quiet=True)) == without_clocks(whole)
+
+
+def test_a_run_killed_before_its_closing_table_gets_it(tmp_path: Path):
+    config = small_config("probe/coordination", steps=1_000)
+    run = train_config(config, tmp_path / "run", quiet=True)
+    told = run.result()
+    (run.path / "result.json").unlink()
+    again = resume(run.path, quiet=True)
+    for row in told:
+        del row["peak_gib"]
+    assert again.result() == told
+    assert len(again.metrics()) == len(run.metrics())
+
+
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize("replay", ["always", "never"])
+def test_environments_in_python_open_new_episodes_and_nothing_learned_is_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, replay: str
+):
+    """The weaker promise; kept twice, it comes out the same."""
+    config = small_config("own:strict", "vdn", steps=1_200, checkpoint={"replay": replay})
+    stopped(monkeypatch, config, tmp_path / "run", 20, env=Strict)
+    cut = qtot.load(tmp_path / "run")
+    found, _ = newest(Checkpoints(cut.path / "checkpoints"), 1)
+    assert found is not None
+    assert found.record["replay"] == (replay == "always")
+    shutil.copytree(cut.path, tmp_path / "twin")
+    run, twin = (resume(path, env=Strict, quiet=True) for path in (cut.path, tmp_path / "twin"))
+    assert without_clocks(run) == without_clocks(twin)
+    before, after = found.record["rows"][0], run.result()[0]
+    assert after["env_steps"] >= 1_200 > found.step
+    steps = [row["env_steps"] for row in run.metrics()]
+    assert steps == sorted(set(steps))
+    earned = (after["env_steps"] - found.step) / 8
+    waits = {"always": 8, "never": 2 * 16}[replay]  # for the replay to be warm again
+    assert earned - waits <= after["updates"] - before["updates"] <= earned + 600 / 8
+
+
+def severed(replay: Any, program: Program) -> Any:
+    return program.from_replay.codec.decode(replay.slots)
+
+
+def test_the_transition_whose_next_observation_was_lost_does_not_count(quick_compile: None):
+    """The next row of a resumed run is another episode's."""
+    config = small_config("probe/memory", replay={"capacity": 64, "length": 4})
+    program = Program.make(jax_env(config.env), config)
+    state = jax.jit(program.init)(0)
+    state = jax.jit(program.chunk)(state, jnp.int32(300))
+    one = jax.tree.map(lambda x: x[0], state.seeds._replace(replay=None))
+    ring = state.seeds.replay
+    assert ring is not None
+    mine = ring._replace(
+        slots=jax.tree.map(lambda x: x[0], ring.slots),
+        start=jax.tree.map(lambda x: x[0], ring.start),
+    )
+    cut = program.from_replay.severed(one._replace(replay=mine)).replay
+    before, after = severed(mine, program), severed(cut, program)
+    assert program.replay is not None
+    at = (int(ring.written) * 4 - 1) % (program.replay.rows * 4)
+    assert before.valid[:, at].any() and not after.valid[:, at].any()
+    for name in before._fields:
+        x, y = np.asarray(getattr(before, name)), np.asarray(getattr(after, name))
+        rest = np.arange(x.shape[1]) != at
+        np.testing.assert_array_equal(x[:, rest], y[:, rest])
+        if name != "valid":
+            np.testing.assert_array_equal(x, y)
+
+
+def test_what_makes_a_resumed_run_differ_is_said():
+    then = {"versions": {"jax": "0.6"}, "device": {"kind": "cpu", "mesh": {"seed": 1, "data": 2}}}
+    now = {"versions": {"jax": "0.7"}, "device": {"kind": "cpu", "mesh": {"seed": 1, "data": 1}}}
+    same: dict[str, Any] = {"settings": {}}
+    (said,) = differences(then | same, now | same)
+    assert "versions jax: 0.6 then, 0.7 now" in said and "device mesh" in said
+    assert differences(now | same, now | same) == []
+
+
+def test_a_folder_of_an_older_version_is_read_but_not_gone_on_with(tmp_path: Path):
+    run = train_config(small_config("probe/coordination", steps=500), tmp_path / "x", quiet=True)
+    path = run.path / "config.json"
+    facts = json.loads(path.read_text()) | {"schema": 2}
+    del facts["config"]["checkpoint"]
+    path.write_text(json.dumps(facts))
+    shutil.rmtree(run.path / "checkpoints")
+    (run.path / "result.json").unlink()
+    assert qtot.load(run.path).metrics() == run.metrics()
+    with pytest.raises(QtotError, match="no checkpoints to go on from"):
+        resume(run.path, steps=1_000, quiet=True)
+
+
+def test_an_environment_of_other_sizes_is_refused(tmp_path: Path):
+    run = train_config(small_config("probe/coordination", steps=500), tmp_path / "x", quiet=True)
+    with pytest.raises(QtotError, match=r"probe/memory has \w+ .*, but run .* was begun with"):
+        resume(run.path, steps=1_000, env="probe/memory", quiet=True)
+    assert run.result()  # and nothing has changed

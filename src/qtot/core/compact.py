@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Num, UInt8
 
 from qtot.types import Slots
 
@@ -15,8 +15,8 @@ from qtot.types import Slots
 class Stored(NamedTuple):
     """What is kept of slots."""
 
-    obs: Float[Array, "*b N O"]
-    state: Float[Array, "*b S"] | None
+    obs: Num[Array, "*b N O"]
+    state: Num[Array, "*b S"] | None
     bits: UInt8[Array, "*b bytes"]
     """legal actions and who is alive, agent by agent; terminated, first, valid"""
     action: Int[Array, "*b N"]
@@ -71,7 +71,7 @@ class Codec(NamedTuple):
             valid=bits[..., masks + n + 2],
         )
 
-    def _store(self, x: Float[Array, "*b f"]) -> Float[Array, "*b f"]:
+    def _store(self, x: Float[Array, "*b f"]) -> Num[Array, "*b f"]:
         if self.dtype == "uint8":
             return jnp.clip(jnp.round(x), 0, 255).astype(self.dtype)
         largest = float(jnp.finfo(self.dtype).max)

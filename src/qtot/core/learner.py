@@ -254,14 +254,14 @@ class Learner:
             target=self._follow(state.target, online, updates),
             opt_state=opt_state,
             updates=updates,
-            trouble=self._trouble(state, updates, metrics, steps),
+            trouble=self._trouble(state, updates, metrics, online),
         ), metrics
 
     def _trouble(
-        self, state: TrainState, updates: Array, metrics: dict[str, Array], moved: Vectors
+        self, state: TrainState, updates: Array, metrics: dict[str, Array], online: Networks
     ) -> Int[Array, "3"]:
-        """The first one stays. Parameters follow what an update moves them by."""
-        numbers = [metrics[name] for name in self.quantities] + [optax.tree.norm(moved)]
+        """The first one stays."""
+        numbers = [metrics[name] for name in self.quantities] + [optax.tree.norm(online)]
         bad = ~jnp.isfinite(jnp.stack(numbers))
         now = jnp.stack([1 + jnp.argmax(bad).astype(jnp.int32), updates, state.env_steps])
         return jnp.where(jnp.any(bad) & (state.trouble[0] == 0), now, state.trouble)

@@ -30,7 +30,7 @@ from qtot.store.params import load_params, save_params
 from qtot.validation import validate
 
 SCHEMA = 3
-OLDER = (2,)
+OLDEST = 2
 """what is read as well: nothing but checkpoints has come since"""
 Which = Literal["last", "best"]
 
@@ -129,12 +129,18 @@ class RunFolder:
         Raises:
             QtotError: it cannot be read, or is from a version that this one does not know.
         """
-        facts = self._parse("config.json", self._read("config.json") or "")
-        schema = facts.get("schema") if isinstance(facts, dict) else None
-        if schema not in (SCHEMA, *OLDER):
+        path = self.path / "config.json"
+        try:
+            facts = json.loads(self._read("config.json") or "")
+            schema = facts["schema"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, QtotError):
+                raise
+            raise QtotError(f"{path} is not a qtot run's configuration ({error!r})") from None
+        if type(schema) is not int or not OLDEST <= schema <= SCHEMA:
             raise QtotError(
-                f"{self.path / 'config.json'} has schema {schema!r}, this version reads "
-                f"{SCHEMA} and {', '.join(map(str, OLDER))}; use the version that wrote it"
+                f"{path} has schema {str(schema)[:80]}, this version reads {OLDEST} to {SCHEMA}; "
+                "use the version that wrote it"
             )
         return facts
 
@@ -153,6 +159,11 @@ class RunFolder:
             self.checkpoints.tidy()
             self._at("result.json").unlink(missing_ok=True)
             write_json(self._at("config.json"), {**self.recorded(), **facts, "schema": SCHEMA})
+            if self.metrics_bytes < metrics_bytes:
+                raise QtotError(
+                    f"{self.path / 'metrics.jsonl'} is shorter than when the checkpoint was "
+                    f"written ({metrics_bytes} bytes); take another copy of the run"
+                )
             os.truncate(self._at("metrics.jsonl"), metrics_bytes)
         except OSError as error:
             raise QtotError(f"cannot write the run folder {self.path} ({error})") from None

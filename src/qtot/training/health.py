@@ -12,7 +12,7 @@ from qtot.core.learner import Learner, TrainState
 
 FAR = 3.0
 """times what rewards allow"""
-NAMES = {"grad_norm": "the gradient", "parameters": "what is added to the parameters"}
+NAMES = {"grad_norm": "the gradient", "parameters": "a parameter"}
 
 
 class Health:
@@ -66,7 +66,7 @@ class Health:
     def _largest_reward(self, train: TrainState, seed: int) -> float:
         """As the loss is given it."""
         scaling, largest = self.config.scaling, float(train.largest_reward[seed])
-        if scaling.standardise_rewards:
+        if scaling.standardise_rewards and largest:
             moments = train.stats.reward
             variance = float(moments.m2[seed]) / max(float(moments.n[seed]), 1.0)
             spread = math.sqrt(max(variance, 1e-12))

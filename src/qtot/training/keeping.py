@@ -135,18 +135,67 @@ class Keeper:
             self._error = error
 
 
-def newest(checkpoints: Checkpoints) -> tuple[Resumed | None, list[str]]:
-    """The last whole checkpoint, and what is wrong with those after it; None where there is none
-    at all.
+# What a checkpoint's run.json holds besides its state's arrays.
+NUMBER = (int, float)
+RECORD: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "episodes": (list,),
+    "rows": (list,),
+    "best": (list,),
+    "best_mean": (list,),
+    "looked": (int,),
+    "spent": NUMBER,
+    "afresh": (bool,),
+    "warned": (bool,),
+    "counts": (dict,),
+    "wall_s": NUMBER,
+    "metrics_bytes": (int,),
+    "replay": (bool,),
+}
+
+
+def _record(path: Path, step: int, seeds: int) -> dict[str, Any]:
+    """What is in a ``run.json``.
+
+    Raises:
+        ValueError: something else.
+    """
+    record = json.loads(path.read_bytes())
+    if not isinstance(record, dict) or record.keys() != RECORD.keys():
+        raise ValueError("other facts")
+    for name, kinds in RECORD.items():
+        if type(record[name]) not in kinds:
+            raise ValueError(name)
+    rows = [*record["rows"], *record["best"]]
+    fine = all(
+        isinstance(row, dict) and {"seed", "env_steps", "updates"} <= row.keys() for row in rows
+    )
+    means = [*record["episodes"], *record["best_mean"], *record["counts"].values()]
+    numbers = [value for row in rows for value in row.values() if value is not None] + means
+    fine &= all(type(value) in NUMBER for value in numbers)
+    fine &= len(record["episodes"]) == seeds and len(record["best_mean"]) == 2
+    fine &= len(record["rows"]) in (0, seeds) and record["step"] == step
+    if not fine or min(record["metrics_bytes"], record["looked"]) < 0:
+        raise ValueError("numbers")
+    return record
+
+
+def newest(checkpoints: Checkpoints, seeds: int) -> tuple[Resumed | None, list[str]]:
+    """The last whole checkpoint of a run of so many seeds, and what is wrong with those after it;
+    None where there is none at all.
 
     Raises:
         QtotError: there are some, and none is whole.
     """
     wrong = []
-    for found, problem in checkpoints.whole():
+    for found, broken in checkpoints.whole():
+        problem = broken
         if problem is None:
-            record = json.loads((found.path / "run.json").read_bytes())
-            return Resumed(found.path, found.step, record), wrong
+            try:
+                record = _record(found.path / "run.json", found.step, seeds)
+                return Resumed(found.path, found.step, record), wrong
+            except (OSError, ValueError, RecursionError) as error:
+                problem = f"its run.json is damaged ({error})"
         wrong.append(f"checkpoint {found.path.name} is left out: {problem}")
     if wrong:
         raise QtotError(

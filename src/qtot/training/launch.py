@@ -14,7 +14,7 @@ from qtot.config import TrainConfig
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.process import prepare
-from qtot.store.run_folder import OLDER, RunFolder
+from qtot.store.run_folder import SCHEMA, RunFolder
 from qtot.training.compile import traced_init
 from qtot.training.display import Display
 from qtot.training.header import header
@@ -88,9 +88,9 @@ def resume_training(
     with contextlib.ExitStack() as held:
         with together():
             held.enter_context(folder.held())
-            resumed, told = newest(folder.checkpoints)
+            resumed, told = newest(folder.checkpoints, config.seeds)
             if resumed is None:
-                if ended or recorded["schema"] in OLDER:
+                if ended or recorded["schema"] < SCHEMA:
                     raise QtotError(f"{folder.path} has no checkpoints to go on from")
                 told = ["it was ended before its first checkpoint, and begins anew"]
         if resumed is not None and resumed.step >= config.steps:
