@@ -90,6 +90,9 @@ with everything.registered():
     from qtot.api import train_config
     from small import BUSY, small_config
     changes = json.loads(sys.argv[3])
+    if "resume" in changes:
+        qtot.resume(sys.argv[1], steps=changes["resume"], quiet=True)
+        sys.exit()
     config = small_config(everything.NAME, **{**BUSY, "steps": 120, "log_every": 60, **changes})
     train_config(config, sys.argv[1], quiet=True)
 """
@@ -117,18 +120,25 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def test_two_hosts_train_what_one_would(tmp_path: Path):
-    """Two processes of two devices each, one run folder, written by the first."""
-    address = f"127.0.0.1:{free_port()}"
-    hosts = [launch(tmp_path / "two", f"{address},2,{i}", 2) for i in range(2)]
+def finish(*hosts: subprocess.Popen[str]) -> None:
     for host in hosts:
         _, err = host.communicate(timeout=600)
         assert host.returncode == 0, err
-    alone = launch(tmp_path / "one", f"127.0.0.1:{free_port()},1,0", 1)
-    _, err = alone.communicate(timeout=600)
-    assert alone.returncode == 0, err
+
+
+def two_hosts(out: Path, **changes: Any) -> None:
+    """Two processes of two devices each, one run folder, written by the first."""
+    address = f"127.0.0.1:{free_port()}"
+    finish(*(launch(out, f"{address},2,{i}", 2, **changes) for i in range(2)))
+
+
+def test_two_hosts_train_what_one_would(tmp_path: Path):
+    """And go on with it."""
+    for changes in ({}, {"resume": 180}):
+        two_hosts(tmp_path / "two", **changes)
+        finish(launch(tmp_path / "one", f"127.0.0.1:{free_port()},1,0", 1, **changes))
     one, two = qtot.load(tmp_path / "one"), qtot.load(tmp_path / "two")
-    assert len(one.metrics()) == len(two.metrics()) == 3
+    assert len(one.metrics()) == len(two.metrics()) == 4
     for a, b in zip(one.metrics(), two.metrics(), strict=True):
         for key in set(a) - {"wall_s", "compile_s", "steps_per_s"}:
             assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-5), key

@@ -85,7 +85,6 @@ def test_a_parameter_that_is_lost_is_named(learning: Any):
 
     for lost, first in (
         (train._replace(online=spoilt(train.online)), "q_tot"),
-        (train._replace(target=spoilt(train.target)), "target"),
         (train._replace(opt_state=spoilt(train.opt_state)), "parameters"),
     ):
         after, _ = learner.update(lost, batch)

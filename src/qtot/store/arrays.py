@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ def write_arrays(path: Path, tree: Any) -> None:
     names, leaves, _ = named(tree)
     # Orbax refuses arrays without elements, which hold nothing to keep.
     kept = {name: leaf for name, leaf in zip(names, leaves, strict=True) if leaf.size}
-    with _checkpointer() as checkpointer:
+    with _checkpointer() as checkpointer, _silent():
         checkpointer.save(path.resolve(), kept)
 
 
@@ -65,6 +68,18 @@ def _compare(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
                 f"{path}: array {name!r} should be {leaf.dtype}{list(leaf.shape)}, "
                 f"got {dtype}{list(shape)}"
             )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Orbax logs errors with their tracebacks, and then raises them."""
+    log = logging.getLogger("absl")
+    was = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = was
 
 
 def _checkpointer() -> Any:

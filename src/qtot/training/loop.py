@@ -190,11 +190,11 @@ class Training:
             with self._to_disk("a checkpoint", must=asked):
                 self.folder.flush()
                 self.keeper.keep(self.step, state, self.record())
-                if asked:
-                    self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
         if asked or ended:
             self._wait(must=asked)
         if asked:
+            with self._to_disk("parameters"):
+                self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
             path = self.folder.path
             self.display.say(f"stopped at step {self.step:,}; go on with: qtot resume {path}")
             raise Stopped(self.stop.signum)
