@@ -58,6 +58,8 @@ def _array(path: Path, file: zipfile.ZipFile, name: str, leaf: Any) -> np.ndarra
     """One array, looked at before it is unpacked: a few bytes may claim to be terabytes."""
     if f"{name}.npy" not in file.namelist():
         raise QtotError(f"{path} lacks the array {name!r}; was it written by another version?")
+    if file.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED:
+        raise QtotError(f"{path}: array {name!r} is compressed, as qtot never writes one")
     with file.open(f"{name}.npy") as member:
         if np.lib.format.read_magic(member) != (1, 0):
             raise QtotError(f"{path}: array {name!r} is in another format than .npy's first")

@@ -124,12 +124,15 @@ def _check_same(folder: RunFolder, then: EnvSpec, now: EnvSpec) -> None:
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Why a resumed run may not be, bit for bit, what it would have been."""
-    found = [
-        f"{part} {name}: {(then.get(part) or {}).get(name)} then, {now[part].get(name)} now"
-        for part in ("versions", "device", "settings")
-        for name in sorted((then.get(part) or {}).keys() | now[part].keys())
-        if (then.get(part) or {}).get(name) != now[part].get(name)
-    ]
+    found = []
+    for part in ("versions", "device", "settings"):
+        was = then.get(part)
+        was = was if isinstance(was, dict) else {}
+        found += [
+            f"{part} {name}: {str(was.get(name))[:80]} then, {now[part].get(name)} now"
+            for name in sorted(was.keys() | now[part].keys())
+            if was.get(name) != now[part].get(name)
+        ]
     return [f"results agree to rounding, no longer bit for bit ({'; '.join(found)})"] * bool(found)
 
 
