@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help train test test-long lint format bench clean
+.PHONY: help train test test-long soak lint format bench clean
 
 # The stamp of the environment itself holds the folder it was made in.
 ifneq ($(shell { cat $(STAMP)python && $(BIN)/python -c ''; } 2>/dev/null || echo stale),$(CURDIR))
@@ -29,10 +29,13 @@ train: $(STAMP)core ## train QMIX on SMAX 3m; ARGS="--env smax/8m --seeds 5" tra
 	$(BIN)/qtot train $(ARGS)
 
 test: $(STAMP)test ## run the tests; ARGS="-k golden" runs some of them
-	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 4 --dist loadfile -m "not long" $(ARGS)
+	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 4 --dist loadfile -m "not long and not soak" $(ARGS)
 
 test-long: $(STAMP)test ## run the tests that take long
 	$(BIN)/python -m pytest --durations=15 -m long $(ARGS)
+
+soak: $(STAMP)test ## kill runs and harm run folders, again and again; about an hour
+	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 2 -m soak $(ARGS)
 
 lint: $(STAMP)lint ## check style, types and layers
 	$(BIN)/ruff check

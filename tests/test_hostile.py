@@ -213,14 +213,14 @@ def test_what_was_harmed_is_gone_on_with_or_refused(
     assert 3 < tries(run, tmp_path / "run", 20, resumer(monkeypatch), seed=0) < 20
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10, 20))
 def test_thousands_of_harmed_folders_are_read_or_refused(run: qtot.Run, tmp_path: Path, seed: int):
     refused = tries(run, tmp_path / "run", 500, reader(run), seed)
     assert 150 < refused < 500
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10, 14))
 def test_hundreds_of_harmed_folders_are_gone_on_with_or_refused(
     run: qtot.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
