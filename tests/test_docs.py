@@ -86,6 +86,20 @@ def test_links_of_the_page_on_environments_lead_somewhere():
     assert "@@" not in page
 
 
+def test_the_page_on_reliability_names_tests_that_there_are():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    files = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py")}
+    named = re.findall(r"`(test_\w+)(\.py)?`", page)
+    assert len(named) > 20
+    for name, is_file in named:
+        there = (
+            f"{name}.py" in files if is_file else any(f"def {name}(" in x for x in files.values())
+        )
+        assert there, name
+    for line in re.findall(r"^qtot (.*)$", page, flags=re.MULTILINE):
+        _command(shlex.split(line, comments=True))
+
+
 def test_nothing_is_left_to_fill_in():
     assert "@@" not in README
     assert "RESULTS_TABLE" not in README

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,35 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int):
     found, wrong = newest(Checkpoints(out / "checkpoints"), 1)
     assert not wrong
     assert found.step == qtot.load(out).metrics()[-1]["env_steps"]
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path):
+    """While the first is still saving; what was there before stays."""
+    out = tmp_path / "run"
+    code = (
+        "import sys, time, qtot.store.checkpoints as c; from qtot.cli import main\n"
+        "write = c.Checkpoints.write\n"
+        "def slow(*a, **k):\n"
+        "    print('writing', flush=True); time.sleep(60); return write(*a, **k)\n"
+        "c.Checkpoints.write = slow\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    flags = ["--env", "matrix/climbing", "--steps", "100000000", "--log-every", "2000"]
+    command = [sys.executable, "-c", code, "train", *flags, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if " steps · return" in line:
+                process.send_signal(signal.SIGINT)
+            if line.startswith("writing"):
+                began = time.monotonic()
+                process.send_signal(signal.SIGINT)
+                break
+        process.wait(30)
+        assert time.monotonic() - began < 20
+    assert process.returncode == 128 + signal.SIGINT
+    assert qtot.load(out).metrics()
+    assert not Checkpoints(out / "checkpoints").all()
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path):
