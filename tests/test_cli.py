@@ -31,7 +31,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     """What ``qtot train`` asked for, instead of the training."""
     calls: list[SimpleNamespace] = []
 
-    def train_config(config: TrainConfig, out: str | None = None, *, quiet: bool = False) -> None:
+    def train_config(
+        config: TrainConfig,
+        out: str | None = None,
+        *,
+        quiet: bool = False,
+        debug_nans: bool = False,
+    ) -> None:
+        assert not debug_nans
         calls.append(SimpleNamespace(config=config, out=out, quiet=quiet))
 
     monkeypatch.setattr("qtot.api.train_config", train_config)
@@ -134,8 +141,8 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Any):
 
 
 def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
-    def load(path: str, which: str) -> str:
-        return f"{which} of {path}"
+    def load(path: str, which: str, *, trust: bool) -> str:
+        return f"{which} of {path}" + ", trusted" * trust
 
     def evaluate(of: str, *, episodes: int, seed: int, env: str | None) -> str:
         return f"{of}: {episodes} episodes, seed {seed}" + (f", on {env}" if env else "")
@@ -146,6 +153,8 @@ def test_eval_plays_the_run_that_it_is_given(monkeypatch: pytest.MonkeyPatch):
     assert run("eval runs/a").out == "last of runs/a: 256 episodes, seed 0\n"
     got = run("eval runs/a --which best --seed 4 --episodes 8")
     assert got.out == "best of runs/a: 8 episodes, seed 4\n"
+    got = run("eval runs/a --trust")
+    assert got.out == "last of runs/a, trusted: 256 episodes, seed 0\n"
     got = run("eval runs/a --env own_env:make")
     assert got.out == "last of runs/a: 256 episodes, seed 0, on own_env:make\n"
 

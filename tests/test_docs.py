@@ -50,6 +50,7 @@ def test_the_python_tour_runs(tmp_path, monkeypatch):
         ("ally_0", "agent_0"),
         ("episodes=256", "episodes=8"),
         ('{"hidden": 64}', '{"hidden": 64, "module": "eyes:make"}'),
+        ('load("runs/py")', 'load("runs/py", trust=True)'),  # that module, named in the folder
     ):
         assert old in code
         code = code.replace(old, new)

@@ -189,8 +189,8 @@ def test_nothing_is_remembered_where_an_episode_begins(greedy: bool, quick_compi
 def test_a_ray_actor_acts_by_the_policies_that_it_is_given_last(quick_compile: None):
     greedy = run_config(exploration={"start": 0.0, "end": 0.0})
     program = Program.make(Shown(SPEC), greedy)
-    sizes = {"slots": program.collector.slots, "envs": 8, "place": 0, "life": 0, "keep": False}
-    job = Job(cloudpickle.dumps(Strict), (), SPEC, greedy, **sizes)
+    sizes = {"slots": program.collector.slots, "envs": 8, "place": 0, "life": 0, "begun": 0}
+    job = Job(cloudpickle.dumps(Strict), (), SPEC, greedy, **sizes, keep=False)
 
     def policies(seed: int) -> list[np.ndarray]:
         train = jax.jit(program.init_seed)(np.int32(seed)).train

@@ -26,7 +26,7 @@ from test_resume import params, without_clocks
 FLAGS = {
     "env": "probe/memory",
     "seeds": "2",
-    "steps": "60000",
+    "steps": "100000",
     "log-every": "1000",
     "agent.hidden": "8",
     "mixer.embed": "4",
@@ -96,7 +96,7 @@ def survive(folder: Path, seed: int, rng: random.Random, most: int) -> int:
         How often it was killed.
     """
     out, cache, before, kills = folder / f"run-{seed}", folder / "cache", 0, 0
-    while kills < most:
+    while kills < most and not (out / "result.json").exists():
         process = begun(out, seed, cache)
         said = killed(process, rng)
         if process.returncode == 0:

@@ -60,7 +60,9 @@ def test_a_segment_with_its_own_last_slot_is_a_row():
     assert Replay.make(**whole, own_last=True) == Replay.make(**whole)
 
 
-def job_of(config: TrainConfig, program: Program, place: int = 0, life: int = 0) -> Job:
+def job_of(
+    config: TrainConfig, program: Program, place: int = 0, life: int = 0, begun: int = 0
+) -> Job:
     return Job(
         make=cloudpickle.dumps(Agree),
         path=(),
@@ -70,6 +72,7 @@ def job_of(config: TrainConfig, program: Program, place: int = 0, life: int = 0)
         envs=2,
         place=place,
         life=life,
+        begun=begun,
         keep=False,
     )
 
