@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import qtot
 from extras import needs
-from qtot.api import train_config
+from qtot.api import resume, train_config
 from qtot.config import TrainConfig
 from qtot.core.learner import PolicyParams
 from qtot.core.replay import Replay
@@ -156,16 +157,20 @@ def same(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+STRANGERS = ((0, 0), (1, 0), (0, 1), (0, 0, 500))
+"""by place, life, and the step from which the run goes on"""
+
+
 def test_no_two_actors_play_the_same_and_a_new_one_goes_on_otherwise():
     config = ray_config(**BUSY)
     program = Program.make(Shown(SPEC), config)
-    played = [Collecting(job_of(config, program, *who)) for who in ((0, 0), (1, 0), (0, 1))]
+    played = [Collecting(job_of(config, program, *who)) for who in STRANGERS]
     salts = np.concatenate([actor.pool.board.salt for actor in played])
-    assert len(np.unique(salts, axis=0)) == len(salts) == 6
+    assert len(np.unique(salts, axis=0)) == len(salts) == 8
     noises = [actor._noise() for actor in played]
     played[0].played = 1
     noises.append(played[0]._noise())
-    assert len({noise.tobytes() for noise in noises}) == 4
+    assert len({noise.tobytes() for noise in noises}) == 5
 
 
 def test_rollouts_are_joined_along_their_environments():
@@ -227,6 +232,12 @@ def test_parameters_are_saved_when_environments_fail_for_good(tmp_path: Path):
     with pytest.raises(QtotError, match="this world has ended"):
         train_config(config, tmp_path / "run", env=Ends, quiet=True)
     assert (tmp_path / "run" / "params" / "seed-0" / "last.npz").is_file()
+    reached = qtot.load(tmp_path / "run").metrics()[-1]
+    assert 0 < reached["env_steps"] < config.steps
+    flag.unlink()  # once that is mended, it goes on
+    (row,) = resume(tmp_path / "run", env=Agree, quiet=True).result()
+    assert row["env_steps"] >= config.steps and row["updates"] > reached["updates"]
+    assert row["env_failures"] >= config.host.failures
 
 
 # --- with Ray ---------------------------------------------------------------------------------
@@ -274,6 +285,9 @@ def test_a_task_is_learned_through_two_actors_and_nothing_stays(tmp_path: Path, 
     (row,) = run.result()
     assert row["eval/return"] == 3.0
     assert row["env_failures"] == row["discarded_episodes"] == 0
+    (longer,) = resume(run.path, steps=3_000, trust=True, quiet=True).result()
+    assert longer["env_steps"] >= 3_000 and longer["eval/return"] == 3.0
+    assert longer["updates"] > row["updates"]
     assert signal.getsignal(signal.SIGINT) == before[0]
     assert gone(mark), started(mark)
 
