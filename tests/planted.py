@@ -18,7 +18,8 @@ text has to occur exactly once) when the code it changes is rewritten.
     statistics with padding, not saved .... what the learner counts; a stopped run; resume
     schedules in updates .................. epsilon as played, learning rate, 1 and 16 environments
     environments change the ratio ......... the update ratio for 1 and 16 environments
-    a resume loses something .............. a state taken out and put back; where a chunk ends
+    a resume loses something .............. a state taken out and put back; where a chunk ends; a
+                                            stopped run beside one that was not
     a dead agent ends the episode ......... one dead agent; SMAX with one dead ally
     learning that does not learn .......... two-step game; coordination game
     parts of the later methods ............ plain loops of their losses; what each term trains
@@ -54,6 +55,7 @@ CHUNKS = "test_training.py::test_where_a_chunk_ends_changes_nothing"
 LOOPS = "test_host_pool.py::test_rollouts_are_those_of_plain_loops"
 IN_GRAPH = "test_host_in_graph.py::test_a_run_on_the_host_is_the_run_in_the_graph"
 BEGINS = "test_host_runs.py::test_nothing_is_remembered_where_an_episode_begins"
+STOPPED = "test_resume.py::test_a_stopped_run_ends_as_if_never_stopped[replay-41]"
 TWO_STEP = f"{IN_GRAPH}[matrix/two_step-segments-qmix-replay-2]"
 
 BUGS: dict[str, Bug] = {
@@ -644,5 +646,80 @@ BUGS: dict[str, Bug] = {
         "self.noise(self.keys, np.int32(self.iteration))",
         "self.noise(self.keys, np.int32(0))",
         (TWO_STEP,),
+    ),
+    "a_resumed_run_counts_its_sums_anew": Bug(
+        "a resume loses something",
+        "training/loop.py",
+        '            self.afresh = record["afresh"]\n',
+        "",
+        (STOPPED,),
+    ),
+    "a_resumed_run_forgets_its_best": Bug(
+        "a resume loses something",
+        "training/loop.py",
+        'self.best = {row["seed"]: row for row in record["best"]}',
+        "self.best = {}",
+        (STOPPED,),
+    ),
+    "the_target_networks_are_not_saved": Bug(
+        "a resume loses something",
+        "training/keeping.py",
+        "        state = jax.tree.map(_placed, kept, stored)\n",
+        "        train = stored.seeds.train\n"
+        "        seeds = stored.seeds._replace(train=train._replace(target=train.online))\n"
+        "        state = jax.tree.map(_placed, kept, stored._replace(seeds=seeds))\n",
+        ("test_resume.py::test_the_state_goes_on_bit_for_bit[cw_qmix-replay-2]",),
+    ),
+    "rows_after_the_checkpoint_stay": Bug(
+        "a resume loses something, or has it twice",
+        "store/run_folder.py",
+        '            os.truncate(self._at("metrics.jsonl"), metrics_bytes)\n',
+        "",
+        (STOPPED,),
+    ),
+    "more_steps_stretch_the_schedules": Bug(
+        "schedules change when a run goes on",
+        "training/launch.py",
+        "steps=config.optimiser.steps or config.steps",
+        "steps=config.steps",
+        ("test_resume.py::test_a_finished_run_goes_further_only_if_asked",),
+    ),
+    "a_damaged_checkpoint_is_read": Bug(
+        "what was damaged is learned from",
+        "store/seal.py",
+        "            if _facts(there[name]) != files[name]:",
+        "            if not files[name]:",
+        ("test_resume.py::test_a_damaged_checkpoint_is_left_out_and_said",),
+    ),
+    "a_checkpoint_has_its_name_before_it_is_whole": Bug(
+        "half of a checkpoint is there",
+        "store/checkpoints.py",
+        '        made = self.folder / f".writing-{path.name}"\n',
+        "        made = path\n",
+        ("test_checkpoints.py::test_the_last_ones_and_the_best_stay",),
+    ),
+    "rows_of_lost_episodes_are_joined": Bug(
+        "values leak in from another episode",
+        "training/from_replay.py",
+        "encode(slots._replace(valid=jnp.zeros_like(slots.valid)))",
+        "encode(slots)",
+        ("test_resume.py::test_the_transition_whose_next_observation_was_lost_does_not_count",),
+    ),
+    "resumed_workers_play_the_first_episodes_again": Bug(
+        "the same episodes again",
+        "training/onhost.py",
+        "        pool.board.salt[:, 3] = begun\n",
+        "",
+        (
+            "test_resume.py::"
+            "test_environments_in_python_open_new_episodes_and_nothing_learned_is_lost[always]",
+        ),
+    ),
+    "what_is_lost_is_kept": Bug(
+        "a NaN is learned from, and saved",
+        "training/loop.py",
+        "                self._examine(state)\n",
+        "",
+        ("test_health.py::test_a_run_stops_before_it_keeps_what_is_lost",),
     ),
 }

@@ -31,6 +31,7 @@ from qtot.training.ingraph import Program
 from qtot.training.keeping import Keeper, newest, on_host
 from qtot.training.launch import differences
 from qtot.training.loop import Training
+from qtot.training.onhost import OnHost
 from small import small_config
 
 CLOCKS = ("wall_s", "compile_s", "steps_per_s", "peak_gib")
@@ -138,6 +139,8 @@ def test_a_stopped_run_ends_as_if_never_stopped(
     assert found is not None
     assert found.step % config.log_every and not found.record["afresh"]
     cut = qtot.load(tmp_path / "cut")
+    with pytest.raises(QtotError, match="--steps says how many there shall be in all"):
+        resume(cut.path, steps=5, quiet=True)
     assert cut.result() == []
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # rows that came after, one cut
         file.write(json.dumps(cut.metrics()[-1]) + '\n{"seed": 0, "env')
@@ -157,8 +160,11 @@ def test_a_stopped_run_ends_as_if_never_stopped(
 def test_a_finished_run_goes_further_only_if_asked(tmp_path: Path):
     config = small_config("probe/coordination", steps=1_000)
     run = train_config(config, tmp_path / "run", quiet=True)
-    with pytest.raises(QtotError, match="has taken all its 1,000 steps; --steps"):
-        resume(run.path, quiet=True)
+    for steps in (None, 1_000, 5):
+        with pytest.raises(
+            QtotError, match=r"has taken 1,0\d\d steps, and .* --steps says how many"
+        ):
+            resume(run.path, steps=steps, quiet=True)
     longer = resume(run.path, steps=2_000, quiet=True)
     assert longer.config.steps == 2_000
     assert longer.config.optimiser.steps == 1_000  # its schedule stays
@@ -281,8 +287,17 @@ def test_environments_in_python_open_new_episodes_and_nothing_learned_is_lost(
     assert found is not None
     assert found.record["replay"] == (replay == "always")
     shutil.copytree(cut.path, tmp_path / "twin")
+    start, salts = OnHost.start, []
+
+    def started(self: OnHost, resumed: Any) -> Any:
+        state = start(self, resumed)
+        salts.append(self.pools["train"].board.salt[:, 3].tolist())
+        return state
+
+    monkeypatch.setattr(OnHost, "start", started)
     run, twin = (resume(path, env=Strict, quiet=True) for path in (cut.path, tmp_path / "twin"))
     assert without_clocks(run) == without_clocks(twin)
+    assert salts == [[found.step] * 8] * 2  # no episode of before comes again
     before, after = found.record["rows"][0], run.result()[0]
     assert after["env_steps"] >= 1_200 > found.step
     steps = [row["env_steps"] for row in run.metrics()]

@@ -79,6 +79,7 @@ def resume_training(
             ``run_training``.
     """
     config, spec = folder.facts()
+    asked = config.steps
     if steps is not None:
         config = replace(config, steps=steps)
         if reschedule:
@@ -94,10 +95,10 @@ def resume_training(
                     raise QtotError(f"{folder.path} has no checkpoints to go on from")
                 told = ["it was ended before its first checkpoint, and begins anew"]
         if resumed is not None and resumed.step >= config.steps:
-            if ended:
+            if ended or resumed.step < asked:
                 raise QtotError(
-                    f"{folder.path} has taken all its {config.steps:,} steps; --steps says how "
-                    "many there shall be"
+                    f"{folder.path} has taken {resumed.step:,} steps, and {config.steps:,} were "
+                    "asked for; --steps says how many there shall be in all"
                 )
             # It was ended between its last checkpoint and its closing table.
             best = {row["seed"]: row for row in resumed.record["best"]}
