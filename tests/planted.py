@@ -238,7 +238,7 @@ BUGS: dict[str, Bug] = {
     "statistics_begin_anew_at_every_chunk": Bug(
         "reward statistics are not checkpointed",
         "training/ingraph.py",
-        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
+        "start = (state, least(state.seeds), afresh)",
         "train = state.seeds.train\n"
         "            train = train._replace(stats=jax.tree.map(jnp.zeros_like, train.stats))\n"
         "            state = state._replace(seeds=state.seeds._replace(train=train))\n"
@@ -279,7 +279,7 @@ BUGS: dict[str, Bug] = {
     "a_resume_copies_the_target_networks": Bug(
         "a loaded model keeps target networks from the online weights",
         "training/ingraph.py",
-        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
+        "start = (state, least(state.seeds), afresh)",
         "train = state.seeds.train._replace(target=state.seeds.train.online)\n"
         "            state = state._replace(seeds=state.seeds._replace(train=train))\n"
         "            sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
@@ -288,7 +288,7 @@ BUGS: dict[str, Bug] = {
     "a_resume_loses_the_optimisers_state": Bug(
         "a loaded model loses its optimiser",
         "training/ingraph.py",
-        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
+        "start = (state, least(state.seeds), afresh)",
         "train = state.seeds.train\n"
         "            none = jax.tree.map(jnp.zeros_like, train.opt_state)\n"
         "            train = train._replace(opt_state=none)\n"
@@ -299,7 +299,7 @@ BUGS: dict[str, Bug] = {
     "the_random_state_lives_outside": Bug(
         "a loaded model loses its RNG",
         "training/ingraph.py",
-        "sums = jax.eval_shape(step, state.seeds, state.iteration)[1]",
+        "start = (state, least(state.seeds), afresh)",
         "from jax.experimental import io_callback\n"
         "            draws = globals().setdefault('_draws', iter(range(10**6)))\n"
         "            one = jax.ShapeDtypeStruct((), jnp.int32)\n"
