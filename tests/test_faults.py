@@ -92,6 +92,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     run = train_config(small_config("probe/coordination", **RUN), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
     assert "a checkpoint could not be written to" in said
+    assert any(path.name.endswith("-best") for path in (run.path / "checkpoints").iterdir())
     assert f"So far, the last checkpoint is of step {tried[0]:,}" in said
     assert without_clocks(run) == without_clocks(whole)
     names = sorted(path.name for path in (run.path / "checkpoints").iterdir())

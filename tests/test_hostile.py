@@ -245,16 +245,68 @@ def test_parameters_that_would_unpack_to_terabytes_are_refused_unread(
         qtot.load(out).params()
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "result.json", "params/seed-0/last.npz", MANIFEST]
+)
 def test_a_pipe_is_no_file(run: qtot.Run, tmp_path: Path, name: str):
     """Reading it would wait for ever."""
     import os
 
     out = tmp_path / "run"
     shutil.copytree(run.path, out)
-    (out / name).unlink(missing_ok=True)
-    os.mkfifo(out / name)
-    with patient(), pytest.raises(QtotError, match=r"is no plain file|is not a run folder"):
+    path = next((out / "checkpoints").iterdir()) / name if name == MANIFEST else out / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with patient(), pytest.raises(QtotError, match=r"no plain file|is not a run folder"):
         loaded = qtot.load(out)
         loaded.metrics()
         loaded.result()
+        loaded.params()
+        for found, wrong in RunFolder(out).checkpoints.whole():
+            raise QtotError(f"{found}: {wrong}")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rows": [None, None]},
+        {"best": [3]},
+        {"best": [{"seed": 0, "env_steps": 1, "updates": 1}]},
+        {"wall_s": 10**400},
+        {"wall_s": float("nan")},
+        {"step": True},
+        {"counts": {"env_failures": "x"}},
+        {"episodes": []},
+        {"more": 1},
+    ],
+)
+def test_a_record_that_cannot_be_is_left_out(run: qtot.Run, tmp_path: Path, wrong: Any):
+    out = tmp_path / "run"
+    shutil.copytree(run.path, out)
+    for found in RunFolder(out).checkpoints.all():
+        path = found.path / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+        (found.path / MANIFEST).unlink()
+        seal(found.path)
+    with pytest.raises(QtotError, match=r"its run\.json is damaged"):
+        newest(RunFolder(out).checkpoints, 2)
+
+
+def test_no_cluster_is_joined_on_a_run_folders_word(run: qtot.Run, tmp_path: Path):
+    """What it sends is unpickled."""
+    out = tmp_path / "run"
+    shutil.copytree(run.path, out)
+    facts = json.loads((out / "config.json").read_text())
+    facts["config"] |= {"collectors": "ray", "ray_address": "attacker:6379"}
+    (out / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(QtotError, match="'attacker:6379', which is joined again only if you trust"):
+        qtot.resume(out, steps=400)
+
+
+def test_links_in_a_circle_lead_nowhere(run: qtot.Run, tmp_path: Path):
+    out = tmp_path / "run"
+    shutil.copytree(run.path, out)
+    (out / "metrics.jsonl").unlink()
+    (out / "metrics.jsonl").symlink_to(out / "metrics.jsonl")
+    with pytest.raises(QtotError, match="leads nowhere"):
+        qtot.load(out).metrics()

@@ -227,12 +227,12 @@ def test_a_second_signal_ends_at_once(tmp_path: Path):
     """While the first is still saving; what was there before stays."""
     out = tmp_path / "run"
     code = (
-        "import sys, time, qtot.store.checkpoints as c; from qtot.cli import main\n"
+        "import sys, time, qtot.store.checkpoints as c; from qtot.cli import command\n"
         "write = c.Checkpoints.write\n"
         "def slow(*a, **k):\n"
         "    print('writing', flush=True); time.sleep(60); return write(*a, **k)\n"
         "c.Checkpoints.write = slow\n"
-        "sys.exit(main(sys.argv[1:]))"
+        "command()"
     )
     flags = ["--env", "matrix/climbing", "--steps", "100000000", "--log-every", "2000"]
     command = [sys.executable, "-c", code, "train", *flags, "--out", str(out)]
@@ -250,6 +250,77 @@ def test_a_second_signal_ends_at_once(tmp_path: Path):
     assert process.returncode == 128 + signal.SIGINT
     assert qtot.load(out).metrics()
     assert not Checkpoints(out / "checkpoints").all()
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_a_run_stopped_before_its_first_log_ends_as_if_never_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    config = small_config("probe/memory", **STATEFUL)
+    whole = train_config(config, tmp_path / "whole", quiet=True)
+    stopped(monkeypatch, config, tmp_path / "cut", 1)
+    assert [row["env_steps"] for row in qtot.load(tmp_path / "cut").metrics()] == [0]
+    assert without_clocks(resume(tmp_path / "cut", quiet=True)) == without_clocks(whole)
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_what_lies_after_a_damaged_end_does_not_push_out_new_checkpoints(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Nor is a checkpoint without its replay preferred to one that is older and exact."""
+    config = small_config("probe/coordination", steps=4_000, checkpoint={"steps": 500})
+    out = tmp_path / "run"
+    stopped(monkeypatch, config, out, 60)
+    last, before = [x for x in Checkpoints(out / "checkpoints").all() if not x.best]
+    (last.path / "run.json").write_text("{}")
+    later = last.path.with_name(f"step-{last.step:012d}-best")
+    shutil.rmtree(later, ignore_errors=True)
+    shutil.copytree(before.path, later)
+    found, _ = newest(Checkpoints(out / "checkpoints"), 1)
+    assert found is not None and found.path == before.path
+    with monkeypatch.context() as patch:  # stopped again, before it comes that far
+        patch.setattr(Training, "_pause", lambda self: setattr(self.stop, "asked", True) or True)
+        patch.setattr(engines, "PIECE", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            resume(out, quiet=True)
+    again, _ = newest(Checkpoints(out / "checkpoints"), 1)
+    assert again is not None and before.step < again.step < last.step
+    assert max(x.step for x in Checkpoints(out / "checkpoints").all()) == again.step
+
+
+def test_an_evaluation_that_failed_comes_when_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    config = small_config("probe/coordination", steps=1_000)
+    whole = train_config(config, tmp_path / "whole", quiet=True)
+    evaluate = engines.InGraph.evaluate
+
+    def failing(self: Any, train: Any, steps: int, part: int) -> Any:
+        if steps == config.steps:
+            raise QtotError("environments give up")
+        return evaluate(self, train, steps, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engines.InGraph, "evaluate", failing)
+        with pytest.raises(QtotError, match="give up"):
+            train_config(config, tmp_path / "run", quiet=True)
+    run = resume(tmp_path / "run", quiet=True)
+    for key in ("eval/return", "eval/episodes", "best/return", "updates", "episodes"):
+        assert run.result()[0][key] == whole.result()[0][key], key
+
+
+def test_a_folder_that_is_refused_stays_as_it_was(tmp_path: Path):
+    """Its metrics are shorter than its checkpoint says."""
+    run = train_config(small_config("probe/coordination", steps=500), tmp_path / "x", quiet=True)
+    (run.path / "metrics.jsonl").write_text("")
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.name != "lock"}
+    for wrong, said in (
+        ({"steps": 1_000}, "is shorter than when the checkpoint was written"),
+        ({"reschedule": True}, "--reschedule goes with --steps"),
+    ):
+        with pytest.raises(QtotError, match=said):
+            resume(run.path, quiet=True, **wrong)
+    assert before == {p: p.read_bytes() for p in before}
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path):

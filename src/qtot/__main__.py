@@ -1,8 +1,6 @@
 """``python -m qtot`` is the command ``qtot``."""
 
-import sys
-
-from qtot.cli import main
+from qtot.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -21,6 +21,7 @@ from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.runs import Run
 from qtot.store.run_folder import RunFolder, Which, new_folder
+from qtot.training.hosts import together
 from qtot.training.launch import resume_training, run_training
 
 __all__ = [
@@ -122,10 +123,12 @@ def resume(
         QtotError: no run there, no whole checkpoint in it, nothing left to do, or another
             environment.
     """
-    folder = RunFolder.open(Path(path))
-    run = Run(folder, env=env, trust=trust)
-    run.check_module()
-    target = run.world_of(env)
+    with together():
+        folder = RunFolder.open(Path(path))
+        run = Run(folder, env=env, trust=trust)
+        run.check_module()
+        run.check_cluster()
+        target = run.world_of(env)
     given = None if isinstance(target, str) and target == run.config.env else target
     resume_training(
         folder, steps=steps, reschedule=reschedule, env=given, quiet=quiet, nans=debug_nans

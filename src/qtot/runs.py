@@ -76,6 +76,18 @@ class Run:
                 " --trust, or load(path, trust=True)"
             )
 
+    def check_cluster(self) -> None:
+        """Whether the Ray cluster may be joined on which it was trained.
+
+        Raises:
+            QtotError: its address is but a run folder's word, and what it sends is executed.
+        """
+        if self.config.ray_address and not self._trust:
+            raise QtotError(
+                f"run {self.path} was trained on the Ray cluster {self.config.ray_address!r}, "
+                "which is joined again only if you trust the run folder: --trust, or trust=True"
+            )
+
     def agent(self, name: str, seed: int | None = None) -> Policy:
         """One agent of one seed (the first unless said otherwise), to act alone."""
         params = self.params(seed)

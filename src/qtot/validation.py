@@ -155,7 +155,7 @@ def _check_choices(config: Any, where: str) -> None:
 
 def _check_range(where: str, value: Any, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and math.isfinite(value) and low <= value <= high:
+    if number and low <= value <= high and value != math.inf:
         return
     bound = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
     if number and high < value < math.inf:

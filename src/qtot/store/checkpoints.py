@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from qtot.errors import QtotError
 from qtot.store.seal import broken, seal, sync
 
 NAME = re.compile(r"step-(\d{12})(-best)?")
@@ -39,6 +40,8 @@ class Checkpoints:
             paths = list(self.folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise QtotError(f"{self.folder} cannot be read ({error.strerror})") from None
         found = [
             Checkpoint(path, int(name[1]), name[2] is not None)
             for path in paths
@@ -47,8 +50,10 @@ class Checkpoints:
         return sorted(found, key=lambda one: (one.step, not one.best), reverse=True)
 
     def whole(self) -> Iterator[tuple[Checkpoint, str | None]]:
-        """The newest first, each with what is wrong with it."""
-        for found in self.all():
+        """Each with what is wrong with it: the newest first, then those of best evaluations, which
+        lack the replay.
+        """
+        for found in sorted(self.all(), key=lambda one: one.best):
             yield found, broken(found.path)
 
     def write(self, step: int, fill: Callable[[Path], None], *, best: bool, keep: int) -> Path:
@@ -70,7 +75,8 @@ class Checkpoints:
         except BaseException:
             _remove(made)
             raise
-        self._prune(keep)
+        with contextlib.suppress(OSError):  # it is written, whatever becomes of old ones
+            self._prune(keep)
         return path
 
     def _prune(self, keep: int) -> None:
@@ -81,8 +87,13 @@ class Checkpoints:
             if old not in last + best:
                 _remove(old.path)
 
-    def tidy(self) -> None:
-        """Remove what a writer who was killed left behind."""
+    def tidy(self, step: int) -> None:
+        """Before a run goes on from ``step``: remove what a writer who was killed left behind, and
+        what came after, which is damaged or comes again. It would push out what is written now.
+        """
+        for found in self.all():
+            if found.step > step:
+                _remove(found.path)
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.iterdir():
                 if path.name.startswith((".writing-", ".removing-")):

@@ -37,6 +37,8 @@ def load_params(path: Path, template: Any) -> Any:
     """
     names, leaves, structure = named(template)
     try:
+        if path.exists() and not path.is_file():
+            raise QtotError(f"parameters at {path} are no plain file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise QtotError(f"no parameters at {path}; was the run stopped before it saved?") from None

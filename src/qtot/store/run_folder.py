@@ -86,8 +86,12 @@ class RunFolder:
             QtotError: links lead elsewhere.
         """
         path = self.path.joinpath(*parts)
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise QtotError(f"{path} leads out of the run folder, to {path.resolve()}")
+        try:
+            target, home = path.resolve(), self.path.resolve()
+        except (OSError, RuntimeError) as error:  # links in a circle
+            raise QtotError(f"{path} leads nowhere ({error})") from None
+        if not target.is_relative_to(home):
+            raise QtotError(f"{path} leads out of the run folder, to {target}")
         return path
 
     # Writing -------------------------------------------------------------------------------
@@ -149,29 +153,34 @@ class RunFolder:
         """What the run can go on from."""
         return Checkpoints(self._at("checkpoints"))
 
-    def reopen(self, facts: dict[str, Any], metrics_bytes: int) -> None:
-        """To go on from a checkpoint: rows of the metrics that came after it will come again.
+    def reopen(self, facts: dict[str, Any], step: int, metrics_bytes: int) -> None:
+        """To go on from the checkpoint of ``step``: what came after it will come again.
 
         Raises:
             QtotError: the folder cannot be written.
         """
         try:
-            self.checkpoints.tidy()
-            self._at("result.json").unlink(missing_ok=True)
-            write_json(self._at("config.json"), {**self.recorded(), **facts, "schema": SCHEMA})
             if self.metrics_bytes < metrics_bytes:
                 raise QtotError(
                     f"{self.path / 'metrics.jsonl'} is shorter than when the checkpoint was "
                     f"written ({metrics_bytes} bytes); take another copy of the run"
                 )
+            write_json(self._at("config.json"), {**self.recorded(), **facts, "schema": SCHEMA})
+            self._at("result.json").unlink(missing_ok=True)
             os.truncate(self._at("metrics.jsonl"), metrics_bytes)
+            self.checkpoints.tidy(step)
+            for left in [*self.path.glob(".*.json.*"), *self._at("params").glob("*/.*.npz.*")]:
+                left.unlink(missing_ok=True)  # of a write that was killed
         except OSError as error:
             raise QtotError(f"cannot write the run folder {self.path} ({error})") from None
 
     @property
     def metrics_bytes(self) -> int:
         """How much of the metrics has been written."""
-        return self._at("metrics.jsonl").stat().st_size
+        try:
+            return self._at("metrics.jsonl").stat().st_size
+        except OSError:
+            return 0
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Rows to ``metrics.jsonl``, on disk when this returns.

@@ -31,9 +31,12 @@ def seal(folder: Path) -> None:
 def broken(folder: Path) -> str | None:
     """What is wrong with a sealed folder; None if it is whole."""
     try:
+        _files(folder)
         text = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         return "it has no manifest: it was never finished"
+    except _StrangeFileError as error:
+        return str(error)
     except OSError as error:
         return f"its {MANIFEST} cannot be read ({error.strerror})"
     try:

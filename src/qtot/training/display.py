@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtot.config import TrainConfig
+from qtot.envs import names_code
 from qtot.evaluation.table import Column, seeds_table
 
 CLOSING = (
@@ -28,6 +29,15 @@ CLOSING = (
     Column("peak_gib", "GiB at most", ".2f", interval=False),
     Column("peak_device_gib", "GiB of GPU", ".2f", interval=False),
 )
+
+
+def named_again(config: TrainConfig) -> str:
+    """What a command has to say of a run whose folder names code of the user's own."""
+    if config.env.startswith("own:"):
+        return " --env MODULE:FACTORY" + " --trust" * bool(config.agent.module)
+    if config.agent.module or config.ray_address:
+        return " --trust"
+    return f" --env {config.env}" if names_code(config.env) else ""
 
 
 class Display:
@@ -53,7 +63,16 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
-        self.console.print(text, style=style, soft_wrap=True, markup=False)
+        self._print(text, style=style, soft_wrap=True, markup=False)
+
+    def _print(self, *given: Any, **how: Any) -> None:
+        """Where the output goes to a full disk, a run goes on all the same."""
+        try:
+            self.console.print(*given, **how)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
 
     def warn(self, text: str) -> None:
         """One line that stands out."""
@@ -66,7 +85,7 @@ class Display:
         table.add_column(overflow="fold")
         for title, line in lines.items():
             table.add_row(title, line)
-        self.console.print(table)
+        self._print(table)
 
     def compiled(self, seconds: float) -> None:
         """How long the first step had to wait for its program."""
@@ -121,8 +140,5 @@ class Display:
         self._view.stop()
         columns = [c for c in CLOSING if any(row.get(c.key) is not None for row in result)]
         self.say(f"final greedy policy, {result[0]['eval/episodes']} episodes per seed")
-        self.console.print(seeds_table(result, columns))
-        env, named = self.config.env, ""  # code of the user's own has to be named again
-        if ":" in env.partition("/")[0]:
-            named = f" --env {'MODULE:FACTORY' if env.startswith('own:') else env}"
-        self.say(f"saved in {out} · evaluate again with: qtot eval {out}{named}")
+        self._print(seeds_table(result, columns))
+        self.say(f"saved in {out} · evaluate again with: qtot eval {out}{named_again(self.config)}")

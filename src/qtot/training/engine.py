@@ -26,6 +26,8 @@ from qtot.training.timing import TimeSplit
 
 PIECE = 2.0
 """seconds that a call of the in-graph program is to take: how long a signal waits"""
+GROWTH = 4
+"""times the steps of the call before, at most"""
 
 
 def lost(state: RunState) -> bool:
@@ -151,7 +153,7 @@ class InGraph:
             if resumed is not None:
                 state = resumed.state(state)
             jax.block_until_ready(state)
-        if program.config.replay.dtype == "uint8":
+        if program.config.replay.dtype == "uint8" and jax.process_count() == 1:
             look = partial(see, program.collector.env)
             check_bytes(program.config, jax.vmap(look)(state.seeds.actors.stream))
         check_program(self.compiled["chunk"].result())
@@ -174,7 +176,9 @@ class InGraph:
             if "evaluate" not in self.compiled:
                 self.compiled["evaluate"] = lowering(self._lower_evaluation)
             before, step = step, int(fetch(state.seeds.train.env_steps).min())
-            self.rate = (step - before) / (time.perf_counter() - began)
+            # Learning may begin in the next call, and slow it down: calls grow little by little.
+            rate = (step - before) / (time.perf_counter() - began)
+            self.rate = min(rate, GROWTH * (step - before) / PIECE) if PIECE else rate
             afresh = False
             if pause() or (self.nans and lost(state)):
                 break

@@ -18,8 +18,8 @@ class Failures:
 
     def counted(self, counts: dict[str, int]) -> None:
         """In the part of the run before it was resumed."""
-        self.failed += counts["env_failures"]
-        self.discarded += counts["discarded_episodes"]
+        self.failed += counts.get("env_failures", 0)
+        self.discarded += counts.get("discarded_episodes", 0)
 
     def hear(self, failures: list[Failure]) -> None:
         """Takes over what is in there."""

@@ -124,7 +124,7 @@ class _Unwritten(RunFolder):
     def held(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def reopen(self, facts: dict[str, Any], metrics_bytes: int) -> None:
+    def reopen(self, facts: dict[str, Any], step: int, metrics_bytes: int) -> None:
         pass
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from functools import partial
@@ -19,8 +20,8 @@ from qtot.store.arrays import read_arrays, write_arrays
 from qtot.store.checkpoints import Checkpoints
 from qtot.store.files import write_json
 from qtot.store.params import named
-from qtot.training.hosts import fetch, leads
-from qtot.training.resources import nbytes
+from qtot.training.hosts import anyone, fetch, leads
+from qtot.training.resources import host_memory, nbytes
 from qtot.training.state import RunState
 
 LARGEST_REPLAY = 2 * 2**30
@@ -62,6 +63,8 @@ class Keeper:
         self._writing: threading.Thread | None = None
         self._error: Exception | None = None
         """with which the last writing ended"""
+        self._replay: bool | None = None
+        """whether it is saved, where that is ours to say"""
         self._best: tuple[int, Any, dict[str, Any]] | None = None
         """of the best evaluation since the last checkpoint, and not yet written"""
 
@@ -80,30 +83,32 @@ class Keeper:
         """A copy, without the replay, that the next checkpoint brings to disk."""
         self._best = step, on_host(_without_replay(state)), {**record, "replay": False}
 
-    def keep(self, step: int, state: RunState, record: dict[str, Any]) -> None:
-        """Copy the state, and write it while the run goes on. All processes must call it; the first
-        one writes.
+    def keep(
+        self, step: int, state: RunState, record: dict[str, Any], *, write: bool = True
+    ) -> None:
+        """Copy the state, and write it while the run goes on. All processes must call it, none of
+        which waits for a disk before that; the first one writes, or does not.
 
         Raises:
             QtotError: something in it is not finite.
-            OSError: the checkpoint before this one could not be written.
         """
-        self.wait()
         if not self._saves_replay(state):
             state = _without_replay(state)
         record = {**record, "replay": state.seeds.replay is not None}
         tree, self.saved_at, self.saved_step = on_host(state), time.monotonic(), step
-        best, self._best = self._best, None
         for name, array in zip(*named(tree.seeds.train)[:2], strict=True):
             if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
                 raise QtotError(
                     f"{name} is not finite at step {step:,}; the run is stopped, and the "
                     "checkpoints before are as they were"
                 )
-        if leads():
+        if leads() and write:
+            if self._writing is not None:
+                self._writing.join()
+            best, self._best = self._best, None
             # A daemon: whoever leaves at once does not wait for it.
-            write = partial(self._write, step, tree, record, best)
-            self._writing = threading.Thread(target=write, name="qtot-checkpoint", daemon=True)
+            job = partial(self._write, step, tree, record, best)
+            self._writing = threading.Thread(target=job, name="qtot-checkpoint", daemon=True)
             self._writing.start()
 
     def wait(self) -> None:
@@ -119,9 +124,12 @@ class Keeper:
             raise NotWrittenError(f"{type(error).__name__}: {error}") from None
 
     def _saves_replay(self, state: RunState) -> bool:
-        if state.seeds.replay is None or self.config.replay == "never":
-            return False
-        return self.config.replay == "always" or nbytes(state.seeds.replay) <= LARGEST_REPLAY
+        if state.seeds.replay is None or self.config.replay != "auto":
+            return state.seeds.replay is not None and self.config.replay == "always"
+        if self._replay is None:  # decided once, on the first host's memory
+            size = nbytes(state.seeds.replay)
+            self._replay = anyone(leads() and size <= min(LARGEST_REPLAY, host_memory() // 2))
+        return self._replay
 
     def _write(
         self, step: int, tree: RunState, record: dict[str, Any], best: tuple[Any, ...] | None
@@ -130,9 +138,11 @@ class Keeper:
         try:
             if best is not None:
                 write(best[0], partial(_fill, best[1], best[2]), best=True, keep=keep)
+                best = None
             write(step, partial(_fill, tree, record), best=False, keep=keep)
         except Exception as error:
             self._error = error
+            self._best = self._best or best  # for the next one to bring
 
 
 # What a checkpoint's run.json holds besides its state's arrays.
@@ -166,17 +176,30 @@ def _record(path: Path, step: int, seeds: int) -> dict[str, Any]:
     for name, kinds in RECORD.items():
         if type(record[name]) not in kinds:
             raise ValueError(name)
-    rows = [*record["rows"], *record["best"]]
-    fine = all(
-        isinstance(row, dict) and {"seed", "env_steps", "updates"} <= row.keys() for row in rows
+
+    def plain(value: Any) -> bool:
+        return type(value) in NUMBER and (abs(value) < 2**63 or value in (math.inf, -math.inf))
+
+    def row(value: Any, *needed: str) -> bool:
+        if not isinstance(value, dict) or not all(v is None or plain(v) for v in value.values()):
+            return False
+        whole = all(type(value.get(key)) is int for key in ("seed", "env_steps", "updates"))
+        return whole and all(key in value for key in needed)
+
+    numbers = [*record["episodes"], *record["best_mean"], *record["counts"].values()]
+    fine = (
+        all(map(plain, [*numbers, record["step"], record["metrics_bytes"], record["looked"]]))
+        and all(math.isfinite(record[name]) and plain(record[name]) for name in ("spent", "wall_s"))
+        and all(map(row, record["rows"]))
+        and all(row(one, "eval/return") for one in record["best"])
+        and len(record["episodes"]) == seeds
+        and len(record["best_mean"]) == 2
+        and len(record["rows"]) in (0, seeds)
+        and record["step"] == step
+        and min(record["metrics_bytes"], record["looked"]) >= 0
     )
-    means = [*record["episodes"], *record["best_mean"], *record["counts"].values()]
-    numbers = [value for row in rows for value in row.values() if value is not None] + means
-    fine &= all(type(value) in NUMBER for value in numbers)
-    fine &= len(record["episodes"]) == seeds and len(record["best_mean"]) == 2
-    fine &= len(record["rows"]) in (0, seeds) and record["step"] == step
-    if not fine or min(record["metrics_bytes"], record["looked"]) < 0:
-        raise ValueError("numbers")
+    if not fine:
+        raise ValueError("other numbers")
     return record
 
 
@@ -194,7 +217,7 @@ def newest(checkpoints: Checkpoints, seeds: int) -> tuple[Resumed | None, list[s
             try:
                 record = _record(found.path / "run.json", found.step, seeds)
                 return Resumed(found.path, found.step, record), wrong
-            except (OSError, ValueError, RecursionError) as error:
+            except (OSError, ValueError, OverflowError, RecursionError) as error:
                 problem = f"its run.json is damaged ({error})"
         wrong.append(f"checkpoint {found.path.name} is left out: {problem}")
     if wrong:
@@ -231,7 +254,8 @@ def _placed(like: Any, stored: np.ndarray) -> Any:
     """Where ``like`` lies, of its kind."""
     plain = jax.random.key_data(like) if _is_key(like) else like
     where = plain.sharding
-    made = jax.make_array_from_callback(stored.shape, where, lambda index: stored[index])
     if not _is_key(like):
-        return made
+        like.delete()  # its memory is needed for the next
+        return jax.make_array_from_callback(stored.shape, where, lambda index: stored[index])
+    made = jax.make_array_from_callback(stored.shape, where, lambda index: stored[index])
     return jax.random.wrap_key_data(made, impl=jax.random.key_impl(like))

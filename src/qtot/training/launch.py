@@ -78,38 +78,55 @@ def resume_training(
         QtotError: there is nothing to go on from or to do, or the environment is another; and as
             ``run_training``.
     """
-    config, spec = folder.facts()
-    asked = config.steps
-    if steps is not None:
-        config = replace(config, steps=steps)
-        if reschedule:
-            config = replace(config, optimiser=replace(config.optimiser, steps=steps))
-    recorded, ended = folder.recorded(), bool(folder.result())
-    folder = reopened_folder(folder, config, spec)
     with contextlib.ExitStack() as held:
         with together():
-            held.enter_context(folder.held())
+            if leads():
+                held.enter_context(folder.held())
+            config, spec = folder.facts()
+            recorded, ended, asked = folder.recorded(), bool(folder.result()), config.steps
+            if reschedule and steps is None:
+                raise QtotError("--reschedule goes with --steps, over which it stretches")
+            if steps is not None:
+                config = replace(config, steps=steps)
+            if reschedule:
+                config = replace(config, optimiser=replace(config.optimiser, steps=config.steps))
             resumed, told = newest(folder.checkpoints, config.seeds)
             if resumed is None:
                 if ended or recorded["schema"] < SCHEMA:
                     raise QtotError(f"{folder.path} has no checkpoints to go on from")
                 told = ["it was ended before its first checkpoint, and begins anew"]
-        if resumed is not None and resumed.step >= config.steps:
-            if ended or resumed.step < asked:
+            elif resumed.step >= config.steps and (ended or resumed.step < asked):
                 raise QtotError(
                     f"{folder.path} has taken {resumed.step:,} steps, and {config.steps:,} were "
                     "asked for; --steps says how many there shall be in all"
                 )
+            elif config.data == "replay" and not resumed.record["replay"]:
+                told.append(
+                    "what the replay held was not saved: it is filled anew before learning goes "
+                    "on, and the run is not exactly the one that it would have been"
+                )
+        folder = reopened_folder(folder, config, spec)
+        if resumed is not None and _evaluated(resumed, config):
             # It was ended between its last checkpoint and its closing table.
             best = {row["seed"]: row for row in resumed.record["best"]}
-            folder.close(closing(resumed.record["rows"], best, {}))
+            try:
+                folder.close(closing(resumed.record["rows"], best, {}))
+            except OSError as error:
+                raise QtotError(f"cannot write the run folder {folder.path} ({error})") from None
             return folder
         with _Opened(config, env, nans=nans) as opened:
             with together():
                 _check_same(folder, spec, opened.world.spec)
                 told += differences(recorded, opened.facts)
-                folder.reopen(opened.facts, resumed.record["metrics_bytes"] if resumed else 0)
+                step, size = (resumed.step, resumed.record["metrics_bytes"]) if resumed else (0, 0)
+                folder.reopen(opened.facts, step, size)
             return opened.train(folder, quiet=quiet, resumed=resumed, told=told)
+
+
+def _evaluated(resumed: Resumed, config: TrainConfig) -> bool:
+    """Whether nothing is left to do."""
+    rows = resumed.record["rows"]
+    return resumed.step >= config.steps and all("eval/episodes" in row for row in rows)
 
 
 def _check_same(folder: RunFolder, then: EnvSpec, now: EnvSpec) -> None:
@@ -131,10 +148,16 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         was = was if isinstance(was, dict) else {}
         found += [
             f"{part} {name}: {str(was.get(name))[:80]} then, {now[part].get(name)} now"
-            for name in sorted(was.keys() | now[part].keys())
+            for name in sorted((was.keys() | now[part].keys()) - WORDS)
             if was.get(name) != now[part].get(name)
         ]
-    return [f"results agree to rounding, no longer bit for bit ({'; '.join(found)})"] * bool(found)
+    if then.get("git_commit") != now.get("git_commit"):
+        found.append("another commit of qtot")
+    return [f"no longer bit for bit what it would have been ({'; '.join(found)})"] * bool(found)
+
+
+WORDS = {"cache", "lost", "warning"}
+"""facts that decide no number"""
 
 
 class _Opened:
@@ -143,6 +166,8 @@ class _Opened:
     def __init__(self, config: TrainConfig, env: Any, *, nans: bool):
         with together():
             config = validate(config)
+            if nans and jax.process_count() > 1:
+                raise QtotError("--debug-nans works on one device, and so on one host: no --hosts")
             # Schedules are recorded in absolute steps: more of them later change none.
             schedule = replace(config.optimiser, steps=config.optimiser.steps or config.steps)
             self.config = config = replace(config, optimiser=schedule)

@@ -18,10 +18,10 @@ import numpy as np
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.errors import QtotError
 from qtot.store.run_folder import RunFolder, Which
-from qtot.training.display import Display
+from qtot.training.display import Display, named_again
 from qtot.training.engine import Engine
 from qtot.training.health import Health
-from qtot.training.hosts import anyone, fetch, leads
+from qtot.training.hosts import anyone, fetch, leads, together
 from qtot.training.interrupt import Stopped, StopRequest
 from qtot.training.keeping import Keeper, Resumed
 from qtot.training.resources import peak_memory
@@ -109,13 +109,17 @@ class Training:
         """Train all seeds to their last step."""
         config, engine = self.config, self.engine
         self.display.say("compiling ...")
-        state = engine.start(self.resumed)
+        with together():
+            state = engine.start(self.resumed)
         self.compiled_s, self.began = engine.compile_s, time.perf_counter()
         self.display.compiled(engine.compile_s)
         # Evaluated and logged after the first chunk, which takes the original away: the program
         # that evaluates is compiled while that one runs.
         opening = None if self.resumed else _with_copy_of_train(state)
         with StopRequest() as self.stop:
+            if self.step >= config.steps:  # all was done but its evaluation, which failed
+                self._look(state)
+                self._keep(state)
             while self.step < config.steps:
                 # Boundaries lie at multiples of log_every, whatever one iteration collects.
                 until = min((self.step // config.log_every + 1) * config.log_every, config.steps)
@@ -125,9 +129,11 @@ class Training:
                 self.spent += time.perf_counter() - began
                 self.afresh, self.step = False, int(fetch(state.seeds.train.env_steps).min())
                 self._examine(state)
-                if opening is not None or self.step >= until:
-                    self._look(state, opening)
+                if opening is not None:
+                    self._look_back(state, opening)
                     opening = None
+                if self.step >= until:
+                    self._look(state)
                 if not self.display.quiet:
                     left_s = self.wall_s * (config.steps / max(self.step, 1) - 1)
                     if (split := engine.split(state, left_s)) is not None:
@@ -156,24 +162,31 @@ class Training:
         cause = self.engine.explain(seed) if self.engine.nans else self.health.advice
         raise QtotError(f"{said}; the run is stopped, and {where}. {cause}")
 
-    def _look(self, state: RunState, opening: RunState | None) -> None:
-        """Evaluate where it is time, and log; the state before the first step, too."""
+    def _look_back(self, state: RunState, opening: RunState) -> None:
+        """Evaluate and log the state before the first step."""
+        with self._kept(state):
+            played = self._evaluate(opening, 0, self.config.evaluation.episodes)
+            self._log(fetch(opening.seeds.train), None, played)
+
+    def _look(self, state: RunState) -> None:
+        """Evaluate where it is time, and log. An evaluation that fails is due again when the run
+        goes on.
+        """
         config, evaluation = self.config, self.config.evaluation
         every = evaluation.every or config.steps
         train = fetch(state.seeds.train)
         before, evaluated = self.looked, None
+        progress = None if self.afresh else fetch(state.progress)
         with self._kept(state):
             try:
-                if opening is not None:
-                    played = self._evaluate(opening, 0, evaluation.episodes)
-                    self._log(fetch(opening.seeds.train), None, played)
                 if self.step >= config.steps:
                     evaluated = self._evaluate(state, config.steps, evaluation.final_episodes)
                 elif self.step // every > before // every:
                     at = self.step // every * every
                     evaluated = self._evaluate(state, at, evaluation.episodes)
             finally:  # what was learned is told of, whatever came of its evaluation
-                self._log(train, fetch(state.progress), evaluated)
+                self._log(train, progress, evaluated)
+        self.looked = self.step
         if evaluated is not None:
             self._hold_if_best(state)
 
@@ -187,17 +200,28 @@ class Training:
         ended = self.step >= self.config.steps
         asked = not ended and anyone(self.stop.asked)
         if asked or ended or anyone(leads() and self.keeper.due(self.step)):
-            with self._to_disk("a checkpoint", must=asked):
-                self.folder.flush()
-                self.keeper.keep(self.step, state, self.record())
+            self._checkpoint(state, must=asked)
         if asked or ended:
             self._wait(must=asked)
         if asked:
             with self._to_disk("parameters"):
                 self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
-            path = self.folder.path
-            self.display.say(f"stopped at step {self.step:,}; go on with: qtot resume {path}")
+            again = f"qtot resume {self.folder.path}{named_again(self.config)}"
+            self.display.say(f"stopped at step {self.step:,}; go on with: {again}")
             raise Stopped(self.stop.signum)
+
+    def _checkpoint(self, state: RunState, *, must: bool = False) -> None:
+        """Begin one; if rows of the metrics are not on disk, there is no room for it either.
+
+        Raises:
+            QtotError: it ``must`` be written, and cannot be.
+        """
+        self._wait()
+        room = False
+        with self._to_disk("metrics", must=must):
+            self.folder.flush()
+            room = True
+        self.keeper.keep(self.step, state, self.record(), write=room)
 
     def _wait(self, *, must: bool = False) -> None:
         """Until the last checkpoint is on disk, if it can be."""
@@ -236,14 +260,13 @@ class Training:
             train = fetch(state.seeds.train)
             if not self.afresh:
                 self._log(train, fetch(state.progress), None)
-            with self._to_disk("a checkpoint"):
+            with self._to_disk("parameters"):
                 self._save(train, "last", range(self.config.seeds))
-                self.keeper.keep(self.step, state, self.record())
+            self._checkpoint(state)
             self._wait()
-            path = self.folder.path
-            self.display.say(
-                f"stopped; what was reached is in {path}. Once that is mended: qtot resume {path}"
-            )
+            if not self.full:
+                again = f"qtot resume {self.folder.path}{named_again(self.config)}"
+                self.display.say(f"stopped, and saved; once that is mended: {again}")
             for told in self.engine.told():
                 self.display.warn(told)
             raise
@@ -294,7 +317,7 @@ class Training:
         self._warn(rows, train)
         self.rows = rows
         if progress is not None:
-            self.looked, self.spent, self.afresh = self.step, 0.0, True
+            self.spent, self.afresh = 0.0, True
         if evaluated is not None:
             with self._to_disk("parameters"):
                 self._save(train, "last", range(config.seeds))

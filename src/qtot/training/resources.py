@@ -37,6 +37,11 @@ def free_memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return host_memory()
+
+
+def host_memory() -> int:
+    """Bytes that this host can still give."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
@@ -111,13 +116,15 @@ def check_bytes(config: TrainConfig, seen: Any) -> None:
             )
 
 
-def check_program(compiled: Any) -> int:
-    """Bytes in which a compiled program works, beside the state that it is given.
+def check_program(compiled: Any) -> None:
+    """Whether there is room for a compiled program to work in, beside the state that it is given.
 
     Raises:
-        QtotError: they are more than there are; it has not been run yet.
+        QtotError: there is not; it has not been run yet.
     """
     need = int(getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0))
+    if jax.default_backend() == "cpu":  # devices that share the host's memory
+        need *= jax.local_device_count()
     budget = int(HEADROOM * free_memory())
     if need > budget:
         raise QtotError(
@@ -125,7 +132,6 @@ def check_program(compiled: Any) -> int:
             f"{budget / 2**30:.2f} GiB may be used here; use a smaller --replay.batch (online: more"
             " --online.minibatches), --collect.envs or --agent.hidden"
         )
-    return need
 
 
 def peak_memory() -> dict[str, float]:

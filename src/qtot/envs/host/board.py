@@ -61,7 +61,8 @@ class Board(NamedTuple):
     """int64 ``[n]``: episodes still to play, the one that runs included"""
     salt: np.ndarray
     """int64 ``[n, 5]``: what else decides an environment's seeds: that of the run, whether it
-    trains (0) or is evaluated (1), two numbers of the evaluation, the environment's own"""
+    trains (0) or is evaluated (1), two numbers of the evaluation (in training: actors that had
+    the place before, and the step from which a run goes on), the environment's own"""
 
     def turn(self) -> None:
         """What the last slot shows becomes what the first one shows."""

@@ -53,6 +53,9 @@ def main(orders: int, lifeline: int, board: int, stacks: int) -> None:
     os.close(lifeline)
     faulthandler.enable(stacks)  # a crash leaves its stack where the parent reads it
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    # A cluster tells the whole group; when to end is the parent's to say. Not ignored, which what
+    # environments start would inherit.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     _let_parent_run()
     parent = Connection(orders)
     try:
@@ -109,7 +112,7 @@ def _die_with_parent(lifeline: int) -> None:
     # A process of its own in this one's group: it needs no lock of Python's, and takes along what
     # environments have started.
     subprocess.Popen(
-        ["/bin/sh", "-c", "read -r _; kill -9 0"],
+        ["/bin/sh", "-c", "trap '' TERM; read -r _; kill -9 0"],
         stdin=lifeline,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
