@@ -175,7 +175,7 @@ import sys
 from pathlib import Path
 from qtot.store.checkpoints import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]))
-checkpoints.tidy()
+checkpoints.tidy(10**12)
 step = max([found.step for found in checkpoints.all()], default=0)
 def fill(folder):
     for i in range(20):
@@ -201,9 +201,9 @@ def kills(folder: Path, count: int) -> None:
         checkpoints = Checkpoints(folder)
         found = list(checkpoints.whole())
         assert [wrong for _, wrong in found] == [None] * len(found)
-        assert found[0][0].step >= said
+        assert max(one.step for one, _ in found) >= said
         assert len(found) <= 5
-    Checkpoints(folder).tidy()
+    Checkpoints(folder).tidy(10**12)
     assert all(name.startswith("step-") for name in names(Checkpoints(folder)))
 
 

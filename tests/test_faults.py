@@ -57,10 +57,10 @@ def in_turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing else is written while a checkpoint is: the limit is the whole process's."""
     keep = Keeper.keep
 
-    def keeping(self: Keeper, *args: Any) -> None:
-        keep(self, *args)
-        assert self._writing is not None
-        self._writing.join()
+    def keeping(self: Keeper, *args: Any, write: bool = True) -> None:
+        keep(self, *args, write=write)
+        if self._writing is not None:
+            self._writing.join()
 
     monkeypatch.setattr(Keeper, "keep", keeping)
     yield

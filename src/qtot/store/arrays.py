@@ -36,7 +36,7 @@ def read_arrays(path: Path, template: Any) -> Any:
     """
     names, leaves, structure = named(template)
     wanted = {name: leaf for name, leaf in zip(names, leaves, strict=True) if leaf.size}
-    with _checkpointer() as checkpointer:
+    with _checkpointer() as checkpointer, _silent():
         try:
             there: Any = checkpointer.metadata(path.resolve()).item_metadata.tree
             _compare(path, there, wanted)

@@ -191,6 +191,8 @@ class InGraph:
 
     def evaluate(self, train: TrainState, steps: int, part: int) -> dict[str, np.ndarray]:
         """One call of the program."""
+        if "evaluate" not in self.compiled:  # no chunk was left to do
+            self.compiled["evaluate"] = lowering(self._lower_evaluation)
         seed = np.int32(self.program.config.seed)
         return fetch(self._program("evaluate")(train, seed, np.int32(steps), np.int32(part)))
 
