@@ -90,6 +90,13 @@ with everything.registered():
     from qtot.api import train_config
     from small import BUSY, small_config
     changes = json.loads(sys.argv[3])
+    if changes.pop("full", False):
+        from qtot.store.checkpoints import Checkpoints
+
+        def write(*args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        Checkpoints.write = write
     if "resume" in changes:
         qtot.resume(sys.argv[1], steps=changes["resume"], quiet=True)
         sys.exit()
@@ -146,6 +153,14 @@ def test_two_hosts_train_what_one_would(tmp_path: Path):
         jax.tree.leaves(one.params().online), jax.tree.leaves(two.params().online), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.long
+def test_a_full_disk_of_the_first_host_stops_no_host(tmp_path: Path):
+    """What only the first one finds out keeps no other one waiting."""
+    two_hosts(tmp_path / "run", full=True, checkpoint={"steps": 30})
+    run = qtot.load(tmp_path / "run")
+    assert run.result() and not any((run.path / "checkpoints").iterdir())
 
 
 def test_agents_without_memory_train_on_two_devices(tmp_path: Path):

@@ -10,6 +10,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -148,6 +150,22 @@ def test_a_stop_that_cannot_be_saved_is_no_quiet_loss(
     monkeypatch.setattr(Training, "_log", asking)
     with pytest.raises(QtotError, match=r"a checkpoint could not be written to .*; there is none"):
         train_config(small_config("probe/coordination"), tmp_path / "run", quiet=True)
+
+
+def test_output_that_finds_no_room_ends_no_run(tmp_path: Path):
+    """As with ``> train.log``; /dev/full is always full."""
+    out = tmp_path / "run"
+    flags = ["--env", "matrix/climbing", "--steps", "3000", "--out", str(out)]
+    with Path("/dev/full").open("w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "qtot", "train", *flags],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert qtot.load(out).result(), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
