@@ -416,6 +416,9 @@ def test_environments_in_python_open_new_episodes_and_nothing_learned_is_lost(
     found, _ = newest(Checkpoints(cut.path / "checkpoints"), 1)
     assert found is not None
     assert found.record["replay"] == (replay == "always")
+    for trust in (False, True):  # there is no name to trust
+        with pytest.raises(QtotError, match=r"object of your own \(strict\), .* --env MODULE"):
+            resume(cut.path, trust=trust, quiet=True)
     shutil.copytree(cut.path, tmp_path / "twin")
     start, salts = OnHost.start, []
 

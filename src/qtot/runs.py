@@ -100,6 +100,11 @@ class Run:
             QtotError: that is code of the user's own, which a run folder may only name.
         """
         env = self._env if env is None else env
+        if env is None and self.config.env.startswith("own:"):
+            raise QtotError(
+                f"run {self.path} was trained on an object of your own ({self.config.env[4:]}), "
+                "whose code is imported only if you name it: --env MODULE:FACTORY, or env=..."
+            )
         if env is None and names_code(self.config.env) and not self._trust:
             raise QtotError(
                 f"run {self.path} was trained on {self.config.env!r}, whose code is imported only "
