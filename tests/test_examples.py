@@ -82,7 +82,7 @@ def test_by_name_through_the_command(folder: Path, monkeypatch: pytest.MonkeyPat
         assert got.code == 0, got.err
         assert "greedy policy, 8 episodes" in got.out
     for args, expected in (
-        ("", "environment of your own, which is imported only if you name it again: with --env"),
+        ("", "whose code is imported only if you name it again, with --env"),
         ("--env own_envs:make", "did you mean 'own_env'?"),
         ("--env matrix/two_step", "environment matrix/two_step has obs_size 3, but run run was"),
     ):
