@@ -26,7 +26,9 @@ from qtot.training.health import Health
 from qtot.training.ingraph import Program
 from qtot.training.keeping import Keeper, newest, on_host
 from qtot.training.nans import explained
+from qtot.training.resources import check_bytes
 from qtot.training.world import World
+from qtot.types import Observation
 from small import BUSY, small_config, trained
 
 EXPLODING: dict[str, Any] = {
@@ -212,7 +214,9 @@ def reader(key, shape):
 """
 
 
-@pytest.mark.parametrize("env", ["probe/coordination", "own:strict"])
+@pytest.mark.parametrize(
+    "env", [pytest.param("probe/coordination", marks=pytest.mark.long), "own:strict"]
+)
 def test_debug_nans_finds_the_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: str):
     (tmp_path / "rooting.py").write_text(NETWORK)
     monkeypatch.chdir(tmp_path)
@@ -257,9 +261,9 @@ def test_whole_numbers_alone_are_kept_as_bytes(tmp_path: Path):
     config = small_config("own:strict", "vdn", steps=500, replay={"dtype": "uint8"})
     with pytest.raises(QtotError, match=r"from 0 to 255, but the environment's obs holds -?\d"):
         train_config(config, tmp_path / "not", env=Strict, quiet=True)
-    config = small_config("mpe/simple_spread", steps=500, replay={"dtype": "uint8"})
-    with pytest.raises(QtotError, match="take float16 or float32"):
-        train_config(config, tmp_path / "nor", quiet=True)
+    seen = Observation(*(jnp.full((2, 3), 0.5) for _ in range(4)))
+    with pytest.raises(QtotError, match=r"obs holds 0\.5; take float16 or float32"):
+        check_bytes(config, seen)
 
 
 def test_a_program_that_would_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -202,9 +202,8 @@ def resumer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return lambda path: (resume_training(RunFolder.open(path), steps=400), None)[1]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_what_was_harmed_is_read_or_refused(run: qtot.Run, tmp_path: Path, seed: int):
-    refused = tries(run, tmp_path / "run", 100, reader(run), seed)
+def test_what_was_harmed_is_read_or_refused(run: qtot.Run, tmp_path: Path):
+    refused = tries(run, tmp_path / "run", 100, reader(run), seed=0)
     assert 30 < refused < 100  # most harm is seen, and not all of it matters
 
 
@@ -212,7 +211,7 @@ def test_what_was_harmed_is_gone_on_with_or_refused(
     run: qtot.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (run.path / "result.json").unlink(missing_ok=True)
-    assert 3 < tries(run, tmp_path / "run", 20, resumer(monkeypatch), seed=0) < 20
+    assert 1 < tries(run, tmp_path / "run", 10, resumer(monkeypatch), seed=0) < 10
 
 
 @pytest.mark.soak

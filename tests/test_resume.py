@@ -71,13 +71,18 @@ def numbers(tree: Any) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("algo", "data", "seeds"),
     [
-        ("iql", "replay", 2),
-        ("qmix", "replay", 1),
-        ("qmix", "online", 2),
         ("cw_qmix", "replay", 2),
-        ("qtran", "online", 1),
-        ("qplex", "replay", 1),
         ("coma", "online", 2),
+        *(
+            pytest.param(*one, marks=pytest.mark.long)
+            for one in (
+                ("iql", "replay", 2),
+                ("qmix", "replay", 1),
+                ("qmix", "online", 2),
+                ("qtran", "online", 1),
+                ("qplex", "replay", 1),
+            )
+        ),
     ],
 )
 def test_the_state_goes_on_bit_for_bit(tmp_path: Path, algo: str, data: str, seeds: int):
