@@ -679,9 +679,9 @@ BUGS: dict[str, Bug] = {
     ),
     "more_steps_stretch_the_schedules": Bug(
         "schedules change when a run goes on",
-        "training/launch.py",
-        "steps=config.optimiser.steps or config.steps",
-        "steps=config.steps",
+        "config.py",
+        "steps = config.optimiser.steps or config.steps",
+        "steps = config.steps",
         ("test_resume.py::test_a_finished_run_goes_further_only_if_asked",),
     ),
     "a_damaged_checkpoint_is_read": Bug(

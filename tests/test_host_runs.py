@@ -25,9 +25,11 @@ from qtot.core.learner import PolicyParams
 from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError
 from qtot.evaluation.onhost import greedy_program
+from qtot.store.checkpoints import Checkpoints
 from qtot.training.acting import Sight, act_program, acting
 from qtot.training.compile import traced_init
 from qtot.training.ingraph import Program
+from qtot.training.keeping import newest
 from qtot.training.onhost import OnHost
 from qtot.training.ray_actor import Collecting, Job
 from qtot.training.shown import Shown
@@ -155,7 +157,9 @@ def test_ctrl_c_is_heard_after_the_rollout(tmp_path: Path, quick_compile: None):
     with pytest.raises(KeyboardInterrupt):
         train_config(config, tmp_path / "run", env=Interrupted, quiet=True)
     run = qtot.load(tmp_path / "run")
-    assert 200 <= run.metrics()[-1]["env_steps"] <= 232
+    found, _ = newest(Checkpoints(run.path / "checkpoints"), 1)
+    assert found is not None and 200 <= found.step <= 232
+    assert [row["env_steps"] for row in run.metrics()] == [0]
     run.params()
 
 

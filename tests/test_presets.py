@@ -142,6 +142,8 @@ def test_the_paper_preset_decides_everything_that_learning_depends_on():
         # see WITHOUT_CRITIC
         "critic.embed", "critic.lr_ratio", "loss.alpha", "loss.opt", "loss.nopt",
         "evaluation.every", "evaluation.episodes", "evaluation.final_episodes",
+        "optimiser.steps",  # those of the run
+        "checkpoint.minutes", "checkpoint.steps", "checkpoint.keep", "checkpoint.replay",
         # which game is played, and by which processes
         "collectors", "ray_address", "host.args", "host.team_reward", "host.episode_limit",
         "host.info", "host.workers", "host.timeout_s", "host.failures",

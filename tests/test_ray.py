@@ -143,11 +143,15 @@ def test_the_same_play_makes_the_same_update_as_on_this_machine(
     a, b = batches
     assert a.slots.reward.shape == (5, 4)
     assert a.slots.reward.any() and not a.slots.valid.all()
-    last: Any = {"action": b.slots.action.at[-1].set(0)}  # of what is no transition, nobody's
-    same(
-        a._replace(slots=a.slots._replace(**last | {"action": a.slots.action.at[-1].set(0)})),
-        b._replace(slots=b.slots._replace(**last)),
-    )
+
+    def known(batch: Any) -> Any:
+        """What the last slot, which is no transition, says of one is another row's."""
+        slots = batch.slots
+        theirs = {name: getattr(slots, name) for name in ("action", "reward", "terminated")}
+        cleared = {name: x.at[-1].set(jnp.zeros_like(x[-1])) for name, x in theirs.items()}
+        return batch._replace(slots=slots._replace(**cleared))
+
+    same(known(a), known(b))
     update = jax.jit(ours.learner.update)
     same(update(state.train, a), update(state.train, b))
 

@@ -122,6 +122,12 @@ class TrainConfig:
         return self.host if self.collectors == "local" else replace(self.host, workers=-1)
 
 
+def scheduled(config: TrainConfig) -> TrainConfig:
+    """With schedules in absolute steps: more of them later change none."""
+    steps = config.optimiser.steps or config.steps
+    return replace(config, optimiser=replace(config.optimiser, steps=steps))
+
+
 def products(config: TrainConfig) -> str:
     """``matmul_precision`` in JAX's word for it, for ``jax.default_matmul_precision``."""
     return {"float32": "float32", "tf32": "tensorfloat32"}[config.matmul_precision]

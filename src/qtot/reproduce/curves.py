@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from qtot.api import Run, load, train_config
-from qtot.config import TrainConfig
+from qtot.config import TrainConfig, scheduled
 from qtot.errors import QtotError
 from qtot.evaluation.statistics import median_interval
 from qtot.reproduce.page import Settings
@@ -90,7 +90,7 @@ def finished(config: TrainConfig, path: Path, settings: Settings) -> Run:
     """
     if (path / "config.json").exists():
         run = load(path)
-        if run.config != config:
+        if scheduled(run.config) != scheduled(config):
             raise QtotError(
                 f"{path} holds a run with other settings (of the quick form, or of another "
                 "version of qtot); choose another --out, or move it away"

@@ -9,7 +9,12 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+END: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+"""how the second of a kind acts"""
+SIGNALS = tuple(END)
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,7 +40,8 @@ class StopRequest:
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self.asked, self.signum = True, signum
-        self._restore()
+        for number in self._previous:  # also where a shell had its background jobs ignore them
+            signal.signal(number, END[number])
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

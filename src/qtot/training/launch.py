@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from qtot.config import TrainConfig
+from qtot.config import TrainConfig, scheduled
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.process import prepare
@@ -165,12 +165,10 @@ class _Opened:
 
     def __init__(self, config: TrainConfig, env: Any, *, nans: bool):
         with together():
-            config = validate(config)
+            config = scheduled(validate(config))
             if nans and jax.process_count() > 1:
                 raise QtotError("--debug-nans works on one device, and so on one host: no --hosts")
-            # Schedules are recorded in absolute steps: more of them later change none.
-            schedule = replace(config.optimiser, steps=config.optimiser.steps or config.steps)
-            self.config = config = replace(config, optimiser=schedule)
+            self.config = config
             self.world = World.open(config.env if env is None else env, config.host)
             # On one device, so that an iteration can be gone through by operations.
             devices = jax.devices()[:1] if nans else None
