@@ -35,7 +35,7 @@ test-long: $(STAMP)test ## run the tests that take long
 	$(BIN)/python -m pytest --durations=15 -m long $(ARGS)
 
 soak: $(STAMP)test ## kill runs and harm run folders, again and again; about an hour
-	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 2 -m soak $(ARGS)
+	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 2 --dist worksteal -m soak tests/test_kills.py tests/test_hostile.py $(ARGS)
 
 lint: $(STAMP)lint ## check style, types and layers
 	$(BIN)/ruff check

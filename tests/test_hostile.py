@@ -128,7 +128,7 @@ def harm(folder: Path, rng: random.Random) -> str:
     data = path.read_bytes()
     changed = other_bytes(data, rng)
     if path.suffix in (".json", ".jsonl") and rng.random() < 0.7:
-        with contextlib.suppress(ValueError):  # harmed before
+        with contextlib.suppress(ValueError, IndexError, RecursionError):  # harmed before
             lines = data.decode().splitlines() if path.suffix == ".jsonl" else [data.decode()]
             i = rng.randrange(len(lines))
             lines[i] = other_json(lines[i], rng)
