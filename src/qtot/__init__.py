@@ -15,8 +15,10 @@ __all__ = [
     "Run",
     "check_env",
     "evaluate",
+    "export",
     "load",
     "make_env",
+    "play",
     "resume",
     "train",
 ]
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
         Run,
         check_env,
         evaluate,
+        export,
         load,
         make_env,
+        play,
         resume,
         train,
     )

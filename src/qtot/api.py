@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -15,11 +16,14 @@ from qtot.envs.host.config import HostConfig
 from qtot.envs.host.own import own_name
 from qtot.envs.report import Report
 from qtot.errors import QtotError
-from qtot.evaluation.episodes import summarise
+from qtot.evaluation.episodes import FRESH, summarise
 from qtot.evaluation.policy import Memory, Policy
+from qtot.exporting.folder import Weights
+from qtot.playing import Played, play_run
 from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.runs import Run
+from qtot.shipping import Parity, export_run
 from qtot.store.run_folder import RunFolder, Which, new_folder
 from qtot.training.hosts import together
 from qtot.training.launch import resume_training, run_training
@@ -31,8 +35,10 @@ __all__ = [
     "Run",
     "check_env",
     "evaluate",
+    "export",
     "load",
     "make_env",
+    "play",
     "resume",
     "train",
     "train_config",
@@ -40,8 +46,6 @@ __all__ = [
 
 
 prepare()  # before the first array; the command has done it by now, with what its flags said
-
-FRESH = 2**31  # evaluation indices that training does not use
 
 
 def train(
@@ -187,6 +191,98 @@ def evaluate(
             spread = float(np.std(played.episode_return))
             rows.append({"seed": s, "episodes": episodes, **means, "return_std": spread})
     return rows
+
+
+def play(
+    run: Run | str | Path,
+    episodes: int = 8,
+    *,
+    agents: Mapping[str, Run | str | Path] | None = None,
+    decentralised: bool = False,
+    env: Any = None,
+    policy_seed: int | None = None,
+    seed: int = 0,
+) -> Played:
+    """Greedy episodes, one by one; the mixer out of sight.
+
+    Args:
+        run: a run or its folder.
+        episodes: how many.
+        agents: other runs, or their folders, whose agents play for those of these names.
+        decentralised: each agent in an operating-system process of its own, which is sent nothing
+            but its own observation; needs ``qtot[onnx]``.
+        env: another environment of the same shape, or one of your own.
+        policy_seed: of the run, whose policies play; None: the first.
+        seed: another number plays other episodes.
+
+    Returns:
+        ``episodes``, one dict each, and with ``decentralised`` the ``agreement`` with the joint
+        actions that the same agents choose together.
+
+    Raises:
+        QtotError: no run there, agents that do not fit, or another environment.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    if not isinstance(seed, int) or not 0 <= seed < FRESH:
+        raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
+    if not isinstance(episodes, int) or episodes < 1:
+        raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
+    others = {k: v if isinstance(v, Run) else load(v) for k, v in (agents or {}).items()}
+    return play_run(
+        run,
+        episodes,
+        others=others,
+        decentralised=decentralised,
+        env=env,
+        seed=policy_seed,
+        index=seed,
+    )
+
+
+def agents_of(said: str | None, *, which: Which = "last", trust: bool = False) -> dict[str, Run]:
+    """``A=RUN1,B=RUN2`` as runs by the names of agents; one run that is named twice is one.
+
+    Raises:
+        QtotError: that is no such list, or there is no such run.
+    """
+    named: dict[str, str] = {}
+    for part in said.split(",") if said else ():
+        name, equals, path = (x.strip() for x in part.partition("="))
+        if not (name and equals and path) or name in named:
+            raise QtotError(f"--agents must look like A=RUN1,B=RUN2, got {said!r}")
+        named[name] = path
+    runs = {path: load(path, which, trust=trust) for path in dict.fromkeys(named.values())}
+    return {name: runs[path] for name, path in named.items()}
+
+
+def export(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    weights: Weights = "float32",
+    policy_seed: int | None = None,
+    env: Any = None,
+) -> Parity:
+    """Write each agent of a run as a policy that acts alone, for ``qtot.deploy``.
+
+    Args:
+        run: a run or its folder.
+        out: a new folder.
+        weights: ``float32`` is exact; ``float16`` and ``int8`` are smaller, and are measured in
+            greedy episodes.
+        policy_seed: of the run, whose policies they are; None: the first.
+        env: the environment to measure in, where it is code of your own.
+
+    Returns:
+        How the exported networks' answers compare with those of training's.
+
+    Raises:
+        QtotError: no run there, packages are missing (``qtot[onnx]``), or it cannot be written.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    if weights not in get_args(Weights):
+        raise QtotError(f"weights must be one of {', '.join(get_args(Weights))}, got {weights!r}")
+    return export_run(run, Path(out), seed=policy_seed, weights=weights, env=env)
 
 
 def check_env(

@@ -1,4 +1,4 @@
-"""The commands: train, eval, envs, reproduce, check-env.
+"""The commands: train, resume, eval, play, export, envs, reproduce, check-env.
 
 A command is a dataclass of its flags, and what it does with them; those of ``train`` are generated
 from ``TrainConfig``. JAX is imported by what they call, never by this file.
@@ -56,6 +56,7 @@ class _Training(_Process):
             join(self.hosts)
 
 
+WHICH = Literal["last", "best"]
 TRUST = """import the code that the run folder names: its environment, where that is your own or
 from pettingzoo/ or gym/, and a network of your own (--agent.module)"""
 
@@ -125,7 +126,7 @@ class Evaluate(_Process):
     """run folder, as 'qtot train' made it"""
     episodes: int = 256
     """episodes played by each seed's policy"""
-    which: Literal["last", "best"] = "last"
+    which: WHICH = "last"
     """parameters at the end of training, or of the best evaluation"""
     seed: int = 0
     """decides the episodes; held out from those of training"""
@@ -144,6 +145,93 @@ class Evaluate(_Process):
 
         run = load(self.run, which=self.which, trust=self.trust)
         print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))
+        return 0
+
+
+POLICY_SEED = """seed of the run whose policies they are"""
+
+
+@dataclass(frozen=True)
+class Play(_Process):
+    """Play greedy episodes, one line each; also with agents of several runs, or agents apart."""
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """run folder, as 'qtot train' made it"""
+    episodes: int = 8
+    """how many"""
+    agents: Annotated[
+        str | None, arg(metavar="A=RUN1,B=RUN2", help_behavior_hint="(default: all of RUN)")
+    ] = None
+    """agents that play for those of their names, from other runs"""
+    decentralised: Annotated[bool, FlagCreatePairsOff] = False
+    """each agent in a process of its own, which is sent nothing but its own observation and knows
+    no JAX; their joint actions are compared with those that the agents choose together"""
+    which: WHICH = "last"
+    """parameters at the end of training, or of the best evaluation"""
+    policy_seed: Annotated[
+        int | None, arg(help=POLICY_SEED, help_behavior_hint="(default: the first)")
+    ] = None
+    seed: int = 0
+    """decides the episodes; held out from those of training"""
+    env: Annotated[
+        str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
+    ] = None
+    """another environment of the same shape; one of your own has to be named again"""
+    trust: Annotated[bool, FlagCreatePairsOff, arg(help=TRUST)] = False
+
+    def execute(self) -> int:
+        """Plays and prints; the exit code says whether agents apart played the same."""
+        self.prepare()
+        from qtot.api import agents_of, load, play
+        from qtot.evaluation.table import print_episodes
+
+        run = load(self.run, which=self.which, trust=self.trust)
+        played = play(
+            run,
+            self.episodes,
+            agents=agents_of(self.agents, which=self.which, trust=self.trust),
+            decentralised=self.decentralised,
+            env=self.env,
+            policy_seed=self.policy_seed,
+            seed=self.seed,
+        )
+        print_episodes(played.episodes, played.agents, played.agreement, played.pids)
+        return 1 if played.agreement is not None and played.agreement.unexplained else 0
+
+
+@dataclass(frozen=True)
+class Export(_Process):
+    """Write each agent as a policy that acts alone: ONNX files, and what they expect."""
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """run folder, as 'qtot train' made it"""
+    out: Annotated[str, arg(metavar="DIR")]
+    """new folder for policy.json, and the networks as .onnx and .safetensors"""
+    weights: Literal["float32", "float16", "int8"] = "float32"
+    """float32 is exact; the others are smaller, and how often they act the same is measured in
+    greedy episodes and written down"""
+    which: WHICH = "last"
+    """parameters at the end of training, or of the best evaluation"""
+    policy_seed: Annotated[
+        int | None, arg(help=POLICY_SEED, help_behavior_hint="(default: the first)")
+    ] = None
+    env: Annotated[
+        str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
+    ] = None
+    """environment to measure in, to be named again if it is your own"""
+    trust: Annotated[bool, FlagCreatePairsOff, arg(help=TRUST)] = False
+
+    def execute(self) -> int:
+        """Exports, and says what came of it."""
+        self.prepare()
+        from qtot.api import export, load
+        from qtot.evaluation.table import print_export
+
+        run = load(self.run, which=self.which, trust=self.trust)
+        parity = export(
+            run, self.out, weights=self.weights, policy_seed=self.policy_seed, env=self.env
+        )
+        print_export(self.out, parity.to_dict(), played=self.weights != "float32")
         return 0
 
 
@@ -224,11 +312,13 @@ class CheckEnv(_Process):
         return 0 if report.ok else 1
 
 
-Command = Train | Resume | Evaluate | Envs | Reproduce | CheckEnv
+Command = Train | Resume | Evaluate | Play | Export | Envs | Reproduce | CheckEnv
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "resume": Resume,
     "eval": Evaluate,
+    "play": Play,
+    "export": Export,
     "envs": Envs,
     "reproduce": Reproduce,
     "check-env": CheckEnv,

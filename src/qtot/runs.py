@@ -9,8 +9,17 @@ import jax
 
 from qtot.core.learner import PolicyParams
 from qtot.envs import is_in_graph, names_code
+from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
-from qtot.evaluation.playing import Play, by_name, in_graph, on_host
+from qtot.evaluation.playing import (
+    Play,
+    Stage,
+    by_name,
+    in_graph,
+    on_host,
+    stage_in_graph,
+    stage_on_host,
+)
 from qtot.evaluation.policy import Policy
 from qtot.store.run_folder import RunFolder, Which
 from qtot.training.ingraph import make_learner
@@ -38,6 +47,10 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of ``metrics.jsonl``, one dict per seed and log."""
         return self._folder.metrics()
+
+    def recorded(self) -> dict[str, Any]:
+        """``config.json`` as it is: configuration, facts, versions, git commit, device."""
+        return self._folder.recorded()
 
     def result(self) -> list[dict[str, Any]]:
         """The closing table, one row per seed; empty when the run was stopped early."""
@@ -120,14 +133,22 @@ class Run:
             QtotError: it has other sizes.
         """
         world = World.open(target, self.config.host)
+        self.check_fits(world.spec)
+        return world
+
+    def check_fits(self, spec: EnvSpec) -> None:
+        """Whether its agents can act in an environment.
+
+        Raises:
+            QtotError: it has other sizes.
+        """
         for size in ("n_agents", "obs_size", "max_actions", "obs_shape"):
-            got, expected = getattr(world.spec, size), getattr(self.spec, size)
+            got, expected = getattr(spec, size), getattr(self.spec, size)
             if got != expected:
                 raise QtotError(
-                    f"environment {world.spec.name} has {size} {got}, but run {self.path} was "
+                    f"environment {spec.name} has {size} {got}, but run {self.path} was "
                     f"trained with {expected}"
                 )
-        return world
 
     def playing(self, episodes: int, env: Any = None) -> AbstractContextManager[Play]:
         """Greedy episodes of its agents, in ``env`` or in what was trained on.
@@ -143,6 +164,17 @@ class Run:
         if world.make is None:
             return nullcontext(in_graph(world.in_graph, self.learner, episodes))
         return on_host(world.make, world.spec, self.learner, self.config, episodes)
+
+    def stage(self, episodes: int, env: Any = None) -> AbstractContextManager[Stage]:
+        """The same episodes for any team, which acts outside of the graph.
+
+        Raises:
+            QtotError: as ``world_of`` and ``world``.
+        """
+        world = self.world(self.world_of(env))
+        if world.make is None:
+            return nullcontext(stage_in_graph(world.in_graph, episodes))
+        return stage_on_host(world.make, world.spec, self.config, episodes)
 
     def __repr__(self) -> str:
         c = self.config

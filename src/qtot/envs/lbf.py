@@ -78,6 +78,7 @@ class Lbf:
             obs_sizes=(size,) * agents,
             state_size=size * agents,
             episode_limit=LIMIT,
+            action_meanings=(("noop", "up", "down", "left", "right", "load"),) * agents,
             team_reward="sum",
             state_source="concatenated observations",
             masks="environment",

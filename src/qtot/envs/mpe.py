@@ -27,6 +27,9 @@ CLASSES = {
 }
 
 
+MOVES = ("stay", "left", "right", "down", "up")
+
+
 class Mpe:
     """One task. The team reward is the sum over agents, in the package's own scale."""
 
@@ -38,7 +41,9 @@ class Mpe:
         self.spec = EnvSpec(
             name=f"mpe/{task}",
             agents=agents,
-            n_actions=tuple(int(env.action_spaces[a].n) for a in agents),
+            n_actions=(n_actions := tuple(int(env.action_spaces[a].n) for a in agents)),
+            # Where agents speak, moves and words are combined.
+            action_meanings=(MOVES,) * len(agents) if set(n_actions) == {len(MOVES)} else (),
             obs_sizes=sizes,
             state_size=sum(sizes),
             episode_limit=int(env.max_steps) + 1,

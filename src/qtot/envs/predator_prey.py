@@ -110,6 +110,7 @@ class PredatorPrey:
             obs_sizes=(2 * self.view.size,) * agents,
             state_size=2 * rows * columns,
             episode_limit=limit,
+            action_meanings=(("right", "down", "left", "up", "stay", "catch"),) * agents,
             obs_shape=(reach.size, reach.size, 2),
             info=("captures", "miscaptures"),
             about=f"{agents} agents, {prey} prey, {rows}x{columns}; two capture (10), "

@@ -69,6 +69,7 @@ class Rware:
             obs_sizes=(size,) * agents,
             state_size=size * agents,
             episode_limit=LIMIT,
+            action_meanings=(("noop", "forward", "left", "right", "toggle_load"),) * agents,
             team_reward="given",
             state_source="concatenated observations",
             masks="environment",

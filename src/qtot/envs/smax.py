@@ -49,6 +49,7 @@ class Smax:
         )
         self._allies = self._env.num_allies
         agents = tuple(self._env.agents)
+        attacks = (f"attack_{i}" for i in range(self._env.num_enemies))
         self.spec = EnvSpec(
             name=f"smax/{task}",
             agents=agents,
@@ -59,6 +60,7 @@ class Smax:
             # Elsewhere, teams start 6 from the nearest wall and 12 apart, and walk 2 per step.
             shortest_episode=1 if self._env.smacv2_position_generation else 3,
             lanes=True,
+            action_meanings=(("north", "east", "south", "west", "stop", *attacks),) * len(agents),
             team_reward="given",
             state_source="environment",
             masks="environment",

@@ -37,6 +37,11 @@ class EnvSpec:
     """rows, columns and channels of an image observation, which is flattened into O features in
     that order; or name and shape of each part, one flattened after the other, where an observation
     is a dict of arrays; empty where observations are vectors"""
+    pixels: tuple[str, ...] = ()
+    """parts of such a dict that are images of uint8 in the environment, and are scaled to [0, 1];
+    ``("",)`` where the observation itself is one"""
+    action_meanings: tuple[tuple[str, ...], ...] = ()
+    """a word for each action of each agent, where the environment has them"""
     team_reward: TeamReward = "given"
     """how the team's reward is formed from the agents' own"""
     state_source: StateSource = "environment"
@@ -107,6 +112,10 @@ def checked_spec(spec: EnvSpec) -> EnvSpec:
         "shortest_episode": whole(spec.shortest_episode, 0),
         "lanes": isinstance(spec.lanes, bool),
         "obs_shape": looks(spec.obs_shape),
+        "pixels": texts(spec.pixels),
+        "action_meanings": isinstance(spec.action_meanings, tuple)
+        and (not spec.action_meanings or len(spec.action_meanings) == len(spec.agents))
+        and all(texts(x) for x in spec.action_meanings),
         "team_reward": spec.team_reward in get_args(TeamReward),
         "state_source": spec.state_source in get_args(StateSource),
         "masks": spec.masks in get_args(MaskSource),
@@ -117,6 +126,9 @@ def checked_spec(spec: EnvSpec) -> EnvSpec:
         if not fine:
             said = str(getattr(spec, fact))[:80]
             raise QtotError(f"this is no environment's {fact}: {said!r}")
+    for words, n in zip(spec.action_meanings, spec.n_actions, strict=False):
+        if len(words) != n:
+            raise QtotError(f"the environment has {len(words)} action_meanings for {n} actions")
     if spec.obs_shape and features(spec.obs_shape) != spec.obs_size:
         raise QtotError(
             f"the environment's obs_shape {spec.obs_shape} has not its {spec.obs_size} features"

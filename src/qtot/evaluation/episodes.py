@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
 from qtot.envs.base import JaxEnv
 from qtot.envs.dice import hashed, plain, root_key
-from qtot.envs.stream import Draws, open_stream, play, see
+from qtot.envs.stream import Draws, Stream, open_stream, play, see
+from qtot.evaluation.teams import Seen, Team, margin_of
 from qtot.types import Key, Keys
 
 EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
+FRESH = 2**31  # indices of evaluations that training does not use
 
 
 class Episodes(NamedTuple):
@@ -28,52 +32,162 @@ class Episodes(NamedTuple):
     ended: Bool[Array, "E"]
 
 
-def play_greedy(env: JaxEnv, learner: Learner, policy: PolicyParams, *, keys: Keys) -> Episodes:
-    """Every agent takes the argmax of its own Q_a, without the mixer. An episode's key alone
-    decides what chance brings there.
-    """
-    agent, stats, episodes = policy.online.agent, policy.stats, len(keys)
+class _Stage(NamedTuple):
+    """E episodes under way."""
 
-    def chance(t: Array | int) -> Keys:
-        return plain(jax.vmap(jax.random.fold_in, (0, None))(hashed(keys), t))
+    stream: Stream
+    results: Episodes
 
-    stream = open_stream(env, chance(0))
-    zero = jnp.zeros(episodes)
+
+def _opened(env: JaxEnv, keys: Keys) -> _Stage:
+    zero = jnp.zeros(len(keys))
     results = Episodes(
         zero,
-        jnp.zeros(episodes, jnp.int32),
+        jnp.zeros(len(keys), jnp.int32),
         dict.fromkeys(env.spec.info, zero),
-        jnp.zeros(episodes, bool),
+        jnp.zeros(len(keys), bool),
     )
-    memory = agent.initial_memory(episodes)
-    previous = jnp.full((episodes, agent.n_agents), -1, jnp.int32)
+    return _Stage(open_stream(env, _chance(keys, 0)), results)
 
-    def playing(carry: tuple[Any, ...]) -> Array:
-        t, *_, results = carry
-        return ~jnp.all(results.ended) & (t < env.spec.episode_limit)
 
-    def slot(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        t, stream, memory, previous, results = carry
-        seen = see(env, stream)
-        q, _, memory = agent.unroll(
-            learner.see(stats, seen.obs)[None], previous[None], stream.first[None], memory
-        )
-        action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
-        stream, outcome = play(env, Draws(chance(t + 1), None), stream, action)
+def _chance(keys: Keys, t: Array | int) -> Keys:
+    """An episode's key alone decides what chance brings there."""
+    return plain(jax.vmap(jax.random.fold_in, (0, None))(hashed(keys), t))
 
-        def at_end(new: Array, old: Array) -> Array:
-            return jnp.where(outcome.ended, new, old)
 
-        results = Episodes(
+def _played(env: JaxEnv, keys: Keys, t: Array, stage: _Stage, action: Array) -> _Stage:
+    stream, outcome = play(env, Draws(_chance(keys, t + 1), None), stage.stream, action)
+    results = stage.results
+
+    def at_end(new: Array, old: Array) -> Array:
+        return jnp.where(outcome.ended, new, old)
+
+    return _Stage(
+        stream,
+        Episodes(
             at_end(outcome.episode_return, results.episode_return),
             at_end(outcome.episode_length, results.length),
             {k: at_end(outcome.info[k], results.info[k]) for k in results.info},
             results.ended | outcome.ended,
-        )
-        return t + 1, stream, memory, action, results
+        ),
+    )
 
-    start = (jnp.zeros((), jnp.int32), stream, memory, previous, results)
-    return jax.lax.while_loop(playing, slot, start)[-1]
+
+class _Player(NamedTuple):
+    """What the agents remember."""
+
+    memory: Float[Array, "E N K"]
+    prev_action: Int[Array, "E N"]
+
+
+def _begun(policy: PolicyParams, episodes: int) -> _Player:
+    agent = policy.online.agent
+    none = jnp.full((episodes, agent.n_agents), -1, jnp.int32)
+    return _Player(agent.initial_memory(episodes), none)
+
+
+class Slot(NamedTuple):
+    """What was seen and chosen at one slot of E episodes."""
+
+    obs: Float[Array, "E N O"]
+    avail_actions: Bool[Array, "E N A"]
+    first: Bool[Array, "E"]
+    running: Bool[Array, "E"]
+    prev_action: Int[Array, "E N"]
+    memory: Float[Array, "E N K"]
+    """before it"""
+    q: Float[Array, "E N A"]
+    action: Int[Array, "E N"]
+    margin: Float[Array, "E N"]
+
+
+def _slot(
+    env: JaxEnv, learner: Learner, policy: PolicyParams, stage: _Stage, player: _Player
+) -> tuple[_Player, Slot]:
+    """Every agent takes the argmax of its own Q_a, without the mixer."""
+    seen, stream = see(env, stage.stream), stage.stream
+    memory, previous = player
+    q, _, after = policy.online.agent.unroll(
+        learner.see(policy.stats, seen.obs)[None], previous[None], stream.first[None], memory
+    )
+    action = masked_argmax(q[0], seen.avail_actions).astype(jnp.int32)
+    slot = Slot(
+        obs=seen.obs,
+        avail_actions=seen.avail_actions,
+        first=stream.first,
+        running=~(stream.final | stream.over),
+        prev_action=previous,
+        memory=memory,
+        q=q[0],
+        action=action,
+        margin=margin_of(q[0], seen.avail_actions),
+    )
+    return _Player(after, action), slot
+
+
+def play_greedy(env: JaxEnv, learner: Learner, policy: PolicyParams, *, keys: Keys) -> Episodes:
+    """Greedy episodes, one for every key, until the last has ended."""
+
+    def playing(carry: tuple[Array, _Stage, _Player]) -> Array:
+        t, stage, _ = carry
+        return ~jnp.all(stage.results.ended) & (t < env.spec.episode_limit)
+
+    def slot(carry: tuple[Array, _Stage, _Player]) -> tuple[Array, _Stage, _Player]:
+        t, stage, player = carry
+        player, shown = _slot(env, learner, policy, stage, player)
+        return t + 1, _played(env, keys, t, stage, shown.action), player
+
+    start = (jnp.zeros((), jnp.int32), _opened(env, keys), _begun(policy, len(keys)))
+    return jax.lax.while_loop(playing, slot, start)[1].results
+
+
+def trace_greedy(
+    env: JaxEnv, learner: Learner, policy: PolicyParams, *, keys: Keys
+) -> tuple[Episodes, Slot]:
+    """The same, and all slots ``[T, E, ...]``, T the episode limit."""
+
+    def slot(carry: tuple[_Stage, _Player], t: Array) -> tuple[tuple[_Stage, _Player], Slot]:
+        stage, player = carry
+        player, shown = _slot(env, learner, policy, stage, player)
+        return (_played(env, keys, t, stage, shown.action), player), shown
+
+    start = (_opened(env, keys), _begun(policy, len(keys)))
+    (stage, _), slots = jax.lax.scan(slot, start, jnp.arange(env.spec.episode_limit))
+    return stage.results, slots
+
+
+Stepwise = Callable[[Team, Key, int], Episodes]
+
+
+def stepwise(env: JaxEnv) -> Stepwise:
+    """``(team, key, episodes) -> Episodes``: those of ``play_greedy``, for a team that acts outside
+    of the graph.
+    """
+
+    @jax.jit
+    def opened(keys: Keys) -> tuple[_Stage, Seen]:
+        return _with_seen(_opened(env, keys))
+
+    @jax.jit
+    def played(keys: Keys, t: Array, stage: _Stage, action: Array) -> tuple[_Stage, Seen]:
+        return _with_seen(_played(env, keys, t, stage, action))
+
+    def _with_seen(stage: _Stage) -> tuple[_Stage, Seen]:
+        seen, stream = see(env, stage.stream), stage.stream
+        running = ~(stream.final | stream.over)
+        return stage, Seen(seen.obs, seen.avail_actions, stream.first, running)
+
+    def run(team: Team, key: Key, episodes: int) -> Episodes:
+        keys = jax.random.split(key, episodes)
+        stage, seen = opened(keys)
+        for t in range(env.spec.episode_limit):
+            if not np.asarray(seen.running).any():
+                break
+            action = jnp.asarray(team.act(seen).action)
+            stage, seen = played(keys, jnp.int32(t), stage, action)
+        return stage.results
+
+    return run
 
 
 def evaluation_key(seed: Array | int, index: Array | int) -> Key:

@@ -7,33 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from qtot.config import TrainConfig
-from qtot.core.learner import Learner, PolicyParams
-from qtot.core.masks import masked_argmax
 from qtot.envs.host.base import HostEnv
-from qtot.envs.host.board import OVER
+from qtot.envs.host.board import OVER, RUNNING
 from qtot.envs.host.pool import Pool, make_pool
 from qtot.envs.spec import EnvSpec
 from qtot.evaluation.episodes import Episodes
-
-Greedy = Callable[[PolicyParams, tuple[Any, Any, Any], Any, Any], tuple[Any, Any]]
-
-
-def greedy_program(learner: Learner, precision: str) -> Greedy:
-    """``(policy, (obs, avail_actions, first), prev_action, memory) -> (action, memory)``."""
-
-    def act(
-        policy: PolicyParams, shown: tuple[Any, Any, Any], previous: Any, memory: Any
-    ) -> tuple[Any, Any]:
-        obs, avail_actions, first = shown
-        agent, seen = policy.online.agent, learner.see(policy.stats, obs)
-        q, _, memory = agent.unroll(seen[None], previous[None], first[None], memory)
-        return masked_argmax(q[0], avail_actions).astype("int32"), memory
-
-    return jax.jit(jax.default_matmul_precision(precision)(act))
+from qtot.evaluation.teams import Seen, Team
 
 
 def greedy_pool(
@@ -52,20 +34,16 @@ def greedy_pool(
 
 
 def play_on_host(
-    pool: Pool,
-    act: Greedy,
-    policy: PolicyParams,
-    *,
-    episodes: int,
-    salt: Sequence[int],
+    pool: Pool, team: Callable[[int], Team], *, episodes: int, salt: Sequence[int]
 ) -> Episodes:
-    """``episodes`` of them; ``salt`` (a seed and two numbers) decides what chance brings.
+    """``episodes`` of them; ``salt`` (a seed and two numbers) decides what chance brings, and
+    ``team`` makes, for as many environments side by side, who plays.
 
     Raises:
         QtotError: the environments fail again and again.
     """
     board = pool.board
-    n, agents = board.action.shape[1:]
+    n = board.action.shape[1]
     each = np.arange(n)
     seed, *index = salt
     board.salt[:, :4], board.salt[:, 4] = (seed, 1, *index), each
@@ -73,13 +51,12 @@ def play_on_host(
     board.left[:] = episodes // n + (each < episodes % n)
     pool.send(0, None)
     pool.wait(0)
-    memory = np.zeros((n, agents, policy.online.agent.memory_size), np.float32)
-    previous = np.full((n, agents), -1, np.int32)
+    players = team(n)
     returns, lengths, infos = [], [], []
     while (board.phase != OVER).any():
-        seen = (board.obs[0].copy(), board.avail_actions[0].copy(), board.first[0].copy())
-        action, memory = act(policy, seen, previous, memory)
-        board.action[0] = previous = np.asarray(action)
+        shown = (x[0].copy() for x in (board.obs, board.avail_actions, board.first))
+        seen = Seen(*shown, running=board.phase == RUNNING)
+        board.action[0] = np.asarray(players.act(seen).action)
         board.ended[0] = False
         pool.send(0, 0)
         pool.wait(0)

@@ -1,4 +1,4 @@
-"""Greedy episodes on demand, wherever the environment is stepped."""
+"""Greedy episodes on demand, wherever the environment is stepped, and whoever acts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import jax
 
@@ -16,12 +17,15 @@ from qtot.envs.base import JaxEnv
 from qtot.envs.host.base import HostEnv
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotWarning
-from qtot.evaluation.episodes import Episodes, evaluation_key, play_greedy
-from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
+from qtot.evaluation.episodes import Episodes, evaluation_key, play_greedy, stepwise
+from qtot.evaluation.onhost import greedy_pool, play_on_host
+from qtot.evaluation.teams import Team, Together, greedy_program
 from qtot.types import Key
 
 Play = Callable[[PolicyParams, int, int], Episodes]
 """greedy episodes of a policy; a seed and a number choose them"""
+Stage = Callable[[Callable[[int], Team], int, int], Episodes]
+"""episodes of a team, which is made for so many side by side; a seed and a number choose them"""
 
 
 @functools.lru_cache(maxsize=8)
@@ -40,28 +44,28 @@ def in_graph(env: JaxEnv, learner: Learner, episodes: int) -> Play:
     return lambda params, seed, index: play(params, evaluation_key(seed, index))
 
 
+def stage_in_graph(env: JaxEnv, episodes: int) -> Stage:
+    """The same episodes for whoever acts outside of the graph."""
+    run = stepwise(env)
+    return lambda team, seed, index: run(team(episodes), evaluation_key(seed, index), episodes)
+
+
 @contextlib.contextmanager
-def on_host(
-    make: Callable[[], HostEnv],
-    spec: EnvSpec,
-    learner: Learner,
-    config: TrainConfig,
-    episodes: int,
-) -> Iterator[Play]:
+def stage_on_host(
+    make: Callable[[], HostEnv], spec: EnvSpec, config: TrainConfig, episodes: int
+) -> Iterator[Stage]:
     """In environments that Python steps, and that are closed in the end; warns of their failures.
 
     Args:
         make: one environment.
         spec: what it is.
-        learner: whose policies play.
         config: of the run.
-        episodes: of each policy.
+        episodes: of each team.
     """
-    act = greedy_program(learner, products(config))
     pool = greedy_pool(make, spec, config, episodes)
     try:
-        yield lambda params, seed, index: play_on_host(
-            pool, act, params, episodes=episodes, salt=(seed, index, 0)
+        yield lambda team, seed, index: play_on_host(
+            pool, team, episodes=episodes, salt=(seed, index, 0)
         )
         if pool.failures:
             warnings.warn(
@@ -72,3 +76,17 @@ def on_host(
             )
     finally:
         pool.close()
+
+
+@contextlib.contextmanager
+def on_host(
+    make: Callable[[], HostEnv],
+    spec: EnvSpec,
+    learner: Learner,
+    config: TrainConfig,
+    episodes: int,
+) -> Iterator[Play]:
+    """Greedy episodes there, of a learner's policies."""
+    program = greedy_program([learner], products(config))
+    with stage_on_host(make, spec, config, episodes) as stage:
+        yield lambda params, seed, index: stage(partial(Together, program, (params,)), seed, index)

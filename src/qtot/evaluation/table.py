@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from qtot.evaluation.teams import Agreement
 
 
 class Column(NamedTuple):
@@ -70,3 +74,55 @@ def print_evaluation(rows: Sequence[Mapping[str, float]]) -> None:
     console = Console(highlight=False)
     console.print(f"greedy policy, {rows[0]['episodes']} episodes per seed")
     console.print(seeds_table(rows, columns))
+
+
+SHOWN = 20
+"""episodes that have a row of their own"""
+
+
+def print_episodes(
+    episodes: Sequence[Mapping[str, float]],
+    agents: Mapping[str, str],
+    agreement: Agreement | None,
+    pids: Sequence[int],
+) -> None:
+    """What ``play`` returned."""
+    console = Console(highlight=False)
+    if len(set(agents.values())) > 1:
+        console.print("team: " + ", ".join(f"{name} of {run}" for name, run in agents.items()))
+    names = list(episodes[0])
+    table = Table()
+    for name in ("episode", *names):
+        table.add_column({"win_rate": "won"}.get(name, name.replace("_", " ")), justify="right")
+    for i, row in enumerate(episodes[:SHOWN]):
+        forms = (".2f" if name == "return" else "g" for name in names)
+        cells = (f"{row[name]:{form}}" for name, form in zip(names, forms, strict=True))
+        table.add_row(str(i), *cells)
+    if len(episodes) > SHOWN:
+        table.add_row("...", *("" for _ in names))
+    if len(episodes) > 1:
+        table.add_section()
+        means = (sum(row[name] for row in episodes) / len(episodes) for name in names)
+        table.add_row("mean", *(f"{mean:.2f}" for mean in means))
+    console.print(table)
+    if agreement is not None:
+        console.print(
+            f"{len(pids)} agents in {len(pids)} processes of their own, each sent only its own "
+            f"observation: {agreement.equal:,} of {agreement.steps:,} joint actions as those that "
+            f"they choose together; {agreement.ties} parted at ties, {agreement.unexplained} "
+            "otherwise"
+        )
+
+
+def print_export(out: str, parity: Mapping[str, float], *, played: bool) -> None:
+    """What ``export`` left, and returned."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"written to {out}:")
+    for path in sorted(Path(out).iterdir()):
+        console.print(f"  {path.name}  {path.stat().st_size:,} bytes")
+    answers, same = int(parity["answers"]), int(parity["same_action"])
+    asked = "in greedy episodes" if played else "with random inputs"
+    console.print(
+        f"asked {answers:,} times {asked}: values within {parity['largest_difference_of_q']:.1e} "
+        f"of training's, the same action {same:,} times ({same / answers:.2%})"
+    )

@@ -23,7 +23,8 @@ from qtot.envs.host.pool import Pool, make_pool, worker_count
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import summarise
-from qtot.evaluation.onhost import greedy_pool, greedy_program, play_on_host
+from qtot.evaluation.onhost import greedy_pool, play_on_host
+from qtot.evaluation.teams import Together, greedy_program
 from qtot.training.acting import Leaves, act_program, acting
 from qtot.training.compile import Compiled, compiling, no_collections, placed
 from qtot.training.devices import DATA, SEED
@@ -255,7 +256,7 @@ class OnHost:
         episodes = config.evaluation.episodes
         if "evaluate" not in self.pools:
             self.pools["evaluate"] = greedy_pool(self.make, self.spec, config, episodes)
-            self.greedy = greedy_program(self.program.learner, products(config))
+            self.greedy = greedy_program([self.program.learner], products(config))
         pool, means = self.pools["evaluate"], []
         try:
             for i in range(config.seeds):
@@ -263,8 +264,7 @@ class OnHost:
                 policy = jax.device_put(policy)  # once, not at every slot
                 played = play_on_host(
                     pool,
-                    self.greedy,
-                    policy,
+                    partial(Together, self.greedy, (policy,)),
                     episodes=episodes,
                     salt=(config.seed + i, steps, part),
                 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.places import Place
-from qtot.envs.host.spaces import shared_shape
+from qtot.envs.host.spaces import pixels, shared_shape
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 
@@ -27,6 +28,7 @@ INNER = ("env", "aec_env", "par_env", "unwrapped")
 
 
 def spec_of(
+    env: Any,
     name: str,
     places: Sequence[Place],
     config: HostConfig,
@@ -39,6 +41,7 @@ def spec_of(
     """The facts of a world whose agents have spaces of their own.
 
     Args:
+        env: the world itself, which may have words for its actions.
         name: its own.
         places: of all agents.
         config: how rewards are added up, and what is reported.
@@ -55,13 +58,40 @@ def spec_of(
         obs_sizes=sizes,
         state_size=sum(sizes) if state is None else state.size,
         episode_limit=limit,
-        obs_shape=shared_shape([place.space for place in places]),
+        obs_shape=(shape := shared_shape([place.space for place in places])),
+        pixels=pixels(places[0].space) if shape else (),
+        action_meanings=meanings(env, places),
         team_reward="sum" if config.team_reward == "auto" else config.team_reward,
         state_source="concatenated observations" if state is None else "environment",
         masks="environment" if masks else "all legal",
         info=config.info,
         about=about,
     )
+
+
+def meanings(env: Any, places: Sequence[Place]) -> tuple[tuple[str, ...], ...]:
+    """``EnvSpec.action_meanings`` of a world that says ``action_meanings``, words for all agents or
+    for each by its name, or ``get_action_meanings()``; () where it does not, or not for all.
+    """
+    for layer in layers(env):
+        said = _attribute(layer, "action_meanings")
+        if said is None and callable(ask := _attribute(layer, "get_action_meanings")):
+            with contextlib.suppress(Exception):  # whatever it raises, it does not say
+                said = ask()
+        if said is None:
+            continue
+        each = [said.get(p.name) if isinstance(said, Mapping) else said for p in places]
+        words = tuple(_words(one, p.n_actions) for one, p in zip(each, places, strict=True))
+        return words if all(words) else ()
+    return ()
+
+
+def _words(said: Any, n: int) -> tuple[str, ...]:
+    try:
+        words = tuple(str(word) for word in said)
+    except TypeError:
+        return ()
+    return words if len(words) == n else ()
 
 
 def about(n: int, api: str, limit: str, *, seeded: bool) -> str:

@@ -78,7 +78,9 @@ class GymnasiumTeam:
         limit, said = facts.limit_of(env, config, registered)
         self.limit_assumed = bool(said)
         about = facts.about(len(self._places), "Gymnasium", said, seeded=self._seeded)
-        self.spec = facts.spec_of(name, self._places, config, limit=limit, masks=masks, about=about)
+        self.spec = facts.spec_of(
+            env, name, self._places, config, limit=limit, masks=masks, about=about
+        )
         self._team = team.Team(self.spec, self.spec.team_reward, config.info)
 
     def reset(self, seed: int) -> Seen:

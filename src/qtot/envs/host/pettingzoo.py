@@ -63,7 +63,7 @@ class PettingZooTeam:
         self.limit_assumed = bool(said)
         about = facts.about(len(self._places), "PettingZoo", said, seeded=self._seeded)
         self.spec = facts.spec_of(
-            name, self._places, config, limit=limit, masks=masks, about=about, state=state
+            env, name, self._places, config, limit=limit, masks=masks, about=about, state=state
         )
         self._team = team.Team(self.spec, self.spec.team_reward, config.info)
 

@@ -159,6 +159,14 @@ def shared_shape(observed: Sequence[Any]) -> ObsShape:
     return ()
 
 
+def pixels(space: Any) -> tuple[str, ...]:
+    """``EnvSpec.pixels`` of agents with this space."""
+    spaces = host_module("gymnasium.spaces", "gym")
+    if isinstance(space, spaces.Dict):
+        return tuple(str(name) for name, part in space.spaces.items() if _scale(part) != 1.0)
+    return ("",) if _scale(space) != 1.0 else ()
+
+
 def _part(space: Any) -> tuple[int, ...]:
     spaces = host_module("gymnasium.spaces", "gym")
     if isinstance(space, spaces.Box):

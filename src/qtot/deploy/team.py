@@ -1,0 +1,163 @@
+"""The agents of an exported team, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qtot.deploy.acting import Alone, Memory
+from qtot.deploy.folder import Facts, Member, read_facts, read_file
+from qtot.errors import QtotError
+
+INPUTS = {
+    "obs": "tensor(float)",
+    "prev_action": "tensor(int64)",
+    "agent_id": "tensor(int64)",
+    "avail_actions": "tensor(bool)",
+    "memory": "tensor(float)",
+}
+OUTPUTS = {"q": "tensor(float)", "action": "tensor(int64)", "memory_out": "tensor(float)"}
+
+
+class Step(NamedTuple):
+    """What a network answers, of B observations."""
+
+    q: np.ndarray
+    """float32 ``[B, A]``"""
+    action: np.ndarray
+    """the greedy legal actions, int64 ``[B]``"""
+    memory: np.ndarray
+    """float32 ``[B, K]``"""
+
+
+class Agent(Alone):
+    """``memory = reset()``, then ``action, memory = act(obs, avail_actions, memory)``."""
+
+    def __init__(self, member: Member, facts: Facts, session: Any):
+        super().__init__(member.place, facts.memory_size)
+        self._facts, self._session = facts, session
+        self._id = np.array([self.index], np.int64)
+        self._legal_all = np.zeros((1, facts.max_actions), bool)
+        self._legal_all[:, : self.n_actions] = True
+        self._padded = np.zeros((1, facts.obs_size), np.float32)
+
+    def step(
+        self,
+        obs: np.ndarray,
+        prev_action: np.ndarray,
+        avail_actions: np.ndarray,
+        memory: np.ndarray,
+    ) -> Step:
+        """The network as it is, for B observations at once; nothing is checked but by ONNX Runtime.
+
+        Args:
+            obs: float32 ``[B, O]``, padded with zeros.
+            prev_action: int64 ``[B]``, -1 for none.
+            avail_actions: bool ``[B, A]``, padded with False.
+            memory: float32 ``[B, K]``, zeros at an episode's start.
+        """
+        ids = self._id if len(obs) == 1 else np.full(len(obs), self.index, np.int64)
+        return Step(
+            *self._session.run(
+                None,
+                {
+                    "obs": obs,
+                    "prev_action": prev_action,
+                    "agent_id": ids,
+                    "avail_actions": avail_actions,
+                    "memory": memory,
+                },
+            )
+        )
+
+    def _values(self, obs: np.ndarray, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
+        self._padded[0, : self.obs_size] = obs
+        previous = np.array([memory.prev_action], np.int64)
+        hidden = np.asarray(memory.hidden, np.float32)[None]
+        step = self.step(self._padded, previous, self._legal_all, hidden)
+        return step.q[0, : self.n_actions], step.memory[0]
+
+
+class Team:
+    """An exported folder: who is in it, and each of them."""
+
+    def __init__(self, folder: Path, threads: int):
+        self.folder, self._threads = folder, threads
+        self.facts = read_facts(folder)
+        self._sessions: dict[str, Any] = {}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All agents, in the environment's order."""
+        return tuple(member.place.name for member in self.facts.members)
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """``policy.json``: names, spaces, provenance."""
+        return self.facts.said
+
+    def agent(self, name: str) -> Agent:
+        """The agent called ``name``; only its own network is read.
+
+        Raises:
+            QtotError: there is no such agent, or its network is missing, changed, or none.
+        """
+        if name not in self.names:
+            raise QtotError(f"no agent {name!r} here; choose one of: {', '.join(self.names)}")
+        member = self.facts.members[self.names.index(name)]
+        if member.file not in self._sessions:
+            data = read_file(self.folder, member.file, self.facts)
+            self._sessions[member.file] = _session(self.folder / member.file, data, self._threads)
+            self._check(member.file)
+        return Agent(member, self.facts, self._sessions[member.file])
+
+    def _check(self, file: str) -> None:
+        """Whether the network is one of an agent of this team."""
+        facts, session = self.facts, self._sessions[file]
+        sizes = {"obs": [facts.obs_size], "avail_actions": [facts.max_actions]}
+        sizes |= {"q": [facts.max_actions]}
+        sizes |= {name: [facts.memory_size] for name in ("memory", "memory_out")}
+        for kind, wanted, got in (
+            ("inputs", INPUTS, session.get_inputs()),
+            ("outputs", OUTPUTS, session.get_outputs()),
+        ):
+            found = [(one.name, one.type, one.shape[1:]) for one in got]
+            if found != [(name, type_, sizes.get(name, [])) for name, type_ in wanted.items()]:
+                del self._sessions[file]
+                raise QtotError(
+                    f"{self.folder / file} is no network of this team's: its {kind} are {found}"
+                )
+
+
+def _session(path: Path, data: bytes, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise QtotError(
+            f"exported policies are run by ONNX Runtime, which does not import ({error}); install "
+            "it with: pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 4  # what is wrong is raised
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of many classes, none of them public
+        reason = str(error).partition("\n")[0][:200]
+        raise QtotError(f"{path} is no network that ONNX Runtime can run ({reason})") from None
+
+
+def load(folder: str | Path, *, threads: int = 1) -> Team:
+    """The team that ``qtot export`` left in ``folder``.
+
+    Args:
+        folder: of ``policy.json``.
+        threads: of ONNX Runtime for each network; these are so small that one is fastest.
+
+    Raises:
+        QtotError: there is no policy, or one that this version cannot read.
+    """
+    return Team(Path(folder), threads)
