@@ -97,6 +97,9 @@ class TrainConfig:
     a Ray cluster (needs qtot[ray])"""
     ray_address: str = ""
     """the Ray cluster to join: auto, or HOST:PORT; empty: one is started on this machine"""
+    init_agents: str = ""
+    """run folder whose agents these begin as, with a fresh mixer and replay; teams may differ in
+    size where observations and actions do not"""
     agent: AgentConfig = field(default_factory=AgentConfig)
     mixer: MixerConfig = field(default_factory=MixerConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)

@@ -36,6 +36,7 @@ def header(
         **_environment(spec),
         "method": f"{config.algo} · preset {config.preset} · "
         + (f"seeds {config.seed} to {last}" if config.seeds > 1 else f"seed {config.seed}"),
+        "begin as": config.init_agents and f"the agents of {config.init_agents}",
         "parameters": _parameters(engine.init.out_info.seeds.train.online, config.seeds),
         "workers": engine.workers,
         "data": _data(config, engine.program.replay, memory, device),

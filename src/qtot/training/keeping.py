@@ -48,7 +48,7 @@ class Resumed(NamedTuple):
         """
         kept = fresh if self.record["replay"] else _without_replay(fresh)
         stored = read_arrays(self.path / "arrays", jax.eval_shape(_plain, kept))
-        state = jax.tree.map(_placed, kept, stored)
+        state = jax.tree.map(placed_like, kept, stored)
         if self.record["replay"]:
             return state
         return state._replace(seeds=state.seeds._replace(replay=fresh.seeds.replay))
@@ -250,7 +250,7 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(np.array, fetch(_plain(tree)))
 
 
-def _placed(like: Any, stored: np.ndarray) -> Any:
+def placed_like(like: Any, stored: np.ndarray) -> Any:
     """Where ``like`` lies, of its kind."""
     plain = jax.random.key_data(like) if _is_key(like) else like
     where = plain.sharding

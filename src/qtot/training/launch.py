@@ -18,6 +18,7 @@ from qtot.store.run_folder import SCHEMA, RunFolder
 from qtot.training.compile import traced_init
 from qtot.training.display import Display
 from qtot.training.header import header
+from qtot.training.heirs import heirs
 from qtot.training.hosts import create_folder, leads, reopened_folder, together
 from qtot.training.ingraph import Program
 from qtot.training.keeping import Resumed, newest
@@ -94,6 +95,11 @@ def resume_training(
             if resumed is None:
                 if ended or recorded["schema"] < SCHEMA:
                     raise QtotError(f"{folder.path} has no checkpoints to go on from")
+                if config.init_agents:
+                    raise QtotError(
+                        f"{folder.path} was ended before its first checkpoint; begin it anew, with "
+                        f"qtot train --init-agents {config.init_agents}"
+                    )
                 told = ["it was ended before its first checkpoint, and begins anew"]
             elif resumed.step >= config.steps and (ended or resumed.step < asked):
                 raise QtotError(
@@ -114,7 +120,7 @@ def resume_training(
             except OSError as error:
                 raise QtotError(f"cannot write the run folder {folder.path} ({error})") from None
             return folder
-        with _Opened(config, env, nans=nans) as opened:
+        with _Opened(config, env, nans=nans, resumes=True) as opened:
             with together():
                 _check_same(folder, spec, opened.world.spec)
                 told += differences(recorded, opened.facts)
@@ -163,13 +169,14 @@ WORDS = {"cache", "lost", "warning"}
 class _Opened:
     """A configuration's world and engine, and what is recorded of them."""
 
-    def __init__(self, config: TrainConfig, env: Any, *, nans: bool):
+    def __init__(self, config: TrainConfig, env: Any, *, nans: bool, resumes: bool = False):
         with together():
             config = scheduled(validate(config))
             if nans and jax.process_count() > 1:
                 raise QtotError("--debug-nans works on one device, and so on one host: no --hosts")
             self.config = config
             self.world = World.open(config.env if env is None else env, config.host)
+            self.inherit = None if resumes else heirs(config, self.world.spec)
             # On one device, so that an iteration can be gone through by operations.
             devices = jax.devices()[:1] if nans else None
             program = Program.make(self.world.in_graph, config, devices)
@@ -215,5 +222,5 @@ class _Opened:
         if resumed is not None:
             display.say(f"going on from step {resumed.step:,}")
         with display:
-            Training(self.engine, folder, display, resumed=resumed).run()
+            Training(self.engine, folder, display, resumed=resumed, inherit=self.inherit).run()
         return folder

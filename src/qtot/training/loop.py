@@ -21,6 +21,7 @@ from qtot.store.run_folder import RunFolder, Which
 from qtot.training.display import Display, named_again
 from qtot.training.engine import Engine
 from qtot.training.health import Health
+from qtot.training.heirs import Inherit
 from qtot.training.hosts import anyone, fetch, leads, together
 from qtot.training.interrupt import Stopped, StopRequest
 from qtot.training.keeping import Keeper, Resumed
@@ -66,6 +67,8 @@ class Training:
     """of the evaluations so far, the mean over seeds"""
     resumed: Resumed | None = None
     """where it goes on, if it does"""
+    inherit: Inherit | None = None
+    """puts other agents in the place of fresh ones"""
     before_s: float = 0.0
     """seconds of training before that"""
 
@@ -111,6 +114,8 @@ class Training:
         self.display.say("compiling ...")
         with together():
             state = engine.start(self.resumed)
+            if self.inherit is not None:
+                state = self.inherit(state)
         self.compiled_s, self.began = engine.compile_s, time.perf_counter()
         self.display.compiled(engine.compile_s)
         # Evaluated and logged after the first chunk, which takes the original away: the program
