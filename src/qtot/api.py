@@ -22,6 +22,7 @@ from qtot.exporting.folder import Weights
 from qtot.playing import Played, play_run
 from qtot.presets import preset_config
 from qtot.process import prepare
+from qtot.pymarl.convert import Asked, import_run
 from qtot.runs import Run
 from qtot.shipping import Parity, export_run
 from qtot.store.run_folder import RunFolder, Which, new_folder
@@ -36,6 +37,7 @@ __all__ = [
     "check_env",
     "evaluate",
     "export",
+    "import_pymarl",
     "load",
     "make_env",
     "play",
@@ -283,6 +285,31 @@ def export(
     if weights not in get_args(Weights):
         raise QtotError(f"weights must be one of {', '.join(get_args(Weights))}, got {weights!r}")
     return export_run(run, Path(out), seed=policy_seed, weights=weights, env=env)
+
+
+def import_pymarl(
+    models: str | Path,
+    out: str | Path,
+    *,
+    env: str | None = None,
+    algo: str | None = None,
+    n_agents: int | None = None,
+) -> Run:
+    """A run made of what PyMARL or EPyMARL saved, without torch.
+
+    Args:
+        models: a folder with ``agent.th``; beside it ``mixer.th`` (QMIX, VDN) or ``critic.th``
+            (COMA).
+        out: the new run folder.
+        env: the environment's name; None leaves it unknown, to be named when it is played.
+        algo: the method, where that is not what the files say.
+        n_agents: of the team, where neither a mixer nor ``env`` says it.
+
+    Raises:
+        QtotError: the files are damaged or hold something else, or do not fit what is asked.
+    """
+    import_run(Path(models), Path(out), Asked(env, algo, n_agents))
+    return load(out)
 
 
 def check_env(

@@ -1,4 +1,4 @@
-"""The commands: train, resume, eval, play, export, envs, reproduce, check-env.
+"""The commands: train, resume, eval, play, export, import-pymarl, envs, reproduce, check-env.
 
 A command is a dataclass of its flags, and what it does with them; those of ``train`` are generated
 from ``TrainConfig``. JAX is imported by what they call, never by this file.
@@ -236,6 +236,41 @@ class Export(_Process):
 
 
 @dataclass(frozen=True)
+class ImportPymarl(_Process):
+    """Make a run of what PyMARL or EPyMARL saved: agent.th, and mixer.th or critic.th beside it."""
+
+    models: Annotated[str, Positional, arg(metavar="DIR")]
+    """folder with agent.th; mixer.th makes it qmix or vdn, critic.th coma, neither iql"""
+    out: Annotated[str, arg(metavar="RUN")]
+    """new run folder, for eval, play, export and --init-agents"""
+    env: Annotated[
+        str | None, arg(metavar="ENV", help_behavior_hint="(default: unknown; name it later)")
+    ] = None
+    """environment that the agents were trained in, FAMILY/TASK or your own"""
+    algo: Annotated[str | None, arg(help_behavior_hint="(default: what the files say)")] = None
+    """method, where that is another"""
+    n_agents: Annotated[int | None, arg(help_behavior_hint="(default: what the mixer says)")] = None
+    """agents of the team, where neither a mixer nor --env says it"""
+
+    def execute(self) -> int:
+        """Imports, and says what was found."""
+        self.prepare()
+        from qtot.api import import_pymarl
+
+        run = import_pymarl(
+            self.models, self.out, env=self.env, algo=self.algo, n_agents=self.n_agents
+        )
+        spec, agent = run.spec, run.config.agent
+        parts = ("obs", *(["prev_action"] * agent.prev_action), *(["agent_id"] * agent.agent_id))
+        print(  # noqa: T201
+            f"{run.config.algo}: {spec.n_agents} agents, {spec.max_actions} actions, observations "
+            f"of {spec.obs_size}, state of {spec.state_size}; inputs {' + '.join(parts)}; "
+            f"{agent.memory} of {agent.hidden}; written to {self.out}"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
 class Envs:
     """List the environments with their facts."""
 
@@ -312,13 +347,14 @@ class CheckEnv(_Process):
         return 0 if report.ok else 1
 
 
-Command = Train | Resume | Evaluate | Play | Export | Envs | Reproduce | CheckEnv
+Command = Train | Resume | Evaluate | Play | Export | ImportPymarl | Envs | Reproduce | CheckEnv
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "resume": Resume,
     "eval": Evaluate,
     "play": Play,
     "export": Export,
+    "import-pymarl": ImportPymarl,
     "envs": Envs,
     "reproduce": Reproduce,
     "check-env": CheckEnv,
