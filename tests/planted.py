@@ -613,9 +613,9 @@ BUGS: dict[str, Bug] = {
     ),
     "evaluated_agents_remember_the_episode_before": Bug(
         "memory and previous action go on where an episode begins",
-        "evaluation/onhost.py",
-        "previous[None], first[None], memory)",
-        "previous[None], first[None] & False, memory)",
+        "evaluation/teams.py",
+        "previous[None], seen.first[None], before)",
+        "previous[None], seen.first[None] & False, before)",
         (f"{BEGINS}[True]",),
     ),
     "epsilon_counts_the_steps_of_a_group": Bug(
@@ -664,10 +664,10 @@ BUGS: dict[str, Bug] = {
     "the_target_networks_are_not_saved": Bug(
         "a resume loses something",
         "training/keeping.py",
-        "        state = jax.tree.map(_placed, kept, stored)\n",
+        "        state = jax.tree.map(placed_like, kept, stored)\n",
         "        train = stored.seeds.train\n"
         "        seeds = stored.seeds._replace(train=train._replace(target=train.online))\n"
-        "        state = jax.tree.map(_placed, kept, stored._replace(seeds=seeds))\n",
+        "        state = jax.tree.map(placed_like, kept, stored._replace(seeds=seeds))\n",
         ("test_resume.py::test_the_state_goes_on_bit_for_bit[cw_qmix-replay-2]",),
     ),
     "rows_after_the_checkpoint_stay": Bug(

@@ -11,9 +11,9 @@ from command import run
 from qtot.errors import QtotError
 
 MISTAKES = {
-    "": "expected a command: train, resume, eval, envs, reproduce",
+    "": "expected a command: train, resume, eval, play, export, import-pymarl, envs, reproduce",
     "tran": "unknown command 'tran'; did you mean 'train'?",
-    "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, envs, reproduce",
+    "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, play, export, import-pymarl, envs, reproduce",
     "--seeds 2 train": "expected a command before '--seeds'",
     "train --stpes 4": "unknown flag '--stpes'; did you mean '--steps'?",
     "train --stpes=4": "unknown flag '--stpes'; did you mean '--steps'?",

@@ -19,6 +19,7 @@ from qtot.envs.host.pool import make_pool, worker_count
 from qtot.envs.host.processes import Processes
 from qtot.envs.host.worker import Job
 from qtot.evaluation.onhost import play_on_host
+from qtot.evaluation.teams import Choice, Seen
 
 ALONE: dict[str, Any] = {"envs": 5, "slots": 7, "rollouts": 4}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -169,8 +170,15 @@ def test_what_was_gathered_is_not_written_over():
         np.testing.assert_array_equal(was, now)
 
 
-def greedy(policy: Any, seen: Any, previous: Any, memory: Any) -> Any:
-    return seen[1].argmax(-1).astype(np.int32), memory
+class First:
+    """Takes the first legal action."""
+
+    def __init__(self, episodes: int):
+        self.episodes = episodes
+
+    def act(self, seen: Seen) -> Choice:
+        assert len(seen.obs) == self.episodes
+        return Choice(seen.avail_actions.argmax(-1).astype(np.int32), None)
 
 
 def episodes(make: Any, opened: Any, count: int) -> list[tuple[float, int]]:
@@ -197,10 +205,8 @@ def episodes(make: Any, opened: Any, count: int) -> list[tuple[float, int]]:
 def test_an_evaluation_plays_every_environments_share(make: Any, workers: int):
     config = HostConfig(workers=workers, failures=10**6)
     pool = make_pool(make, SPEC, config, slots=1, n=3, groups=1, whole=False)
-    agent: Any = type("Agent", (), {"memory_size": 1})
-    policy: Any = type("Policy", (), {"online": type("Nets", (), {"agent": agent})})
     for part in (0, 1, 0):
-        done = play_on_host(pool, greedy, policy, episodes=7, salt=(5, 100, part))
+        done = play_on_host(pool, First, episodes=7, salt=(5, 100, part))
         want = []
         for e in range(3):
             opened = partial(seed_of, 5, e, salt=(1, 100, part))

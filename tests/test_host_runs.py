@@ -24,7 +24,7 @@ from qtot.config import TrainConfig
 from qtot.core.learner import PolicyParams
 from qtot.envs.host.config import HostConfig
 from qtot.errors import QtotError
-from qtot.evaluation.onhost import greedy_program
+from qtot.evaluation.teams import Seen, greedy_program
 from qtot.store.checkpoints import Checkpoints
 from qtot.training.acting import Sight, act_program, acting
 from qtot.training.compile import traced_init
@@ -175,9 +175,9 @@ def test_nothing_is_remembered_where_an_episode_begins(greedy: bool, quick_compi
     def remembered(previous: int, memory: float) -> np.ndarray:
         before = np.full((2, 3), previous, np.int8), np.full((2, 3, 8), memory, np.float32)
         if greedy:
-            play = greedy_program(program.learner, "float32")
-            shown = seen.obs, seen.avail_actions, first
-            return np.asarray(play(policy, shown, *before)[1])
+            play = greedy_program([program.learner], "float32")
+            shown = Seen(seen.obs, seen.avail_actions, first, ~first)
+            return np.asarray(play((policy,), shown, before[0], (before[1],))[2][0])
         act = act_program(program.collector, policy, 1, "float32")
         sight = jax.tree.map(lambda x: x[None], Sight(seen, first, np.zeros((2, 2, 3))))
         leaves = [x[None] for x in jax.tree.leaves(acting(program.collector, policy))]

@@ -52,7 +52,12 @@ def stage_in_graph(env: JaxEnv, episodes: int) -> Stage:
 
 @contextlib.contextmanager
 def stage_on_host(
-    make: Callable[[], HostEnv], spec: EnvSpec, config: TrainConfig, episodes: int
+    make: Callable[[], HostEnv],
+    spec: EnvSpec,
+    config: TrainConfig,
+    episodes: int,
+    *,
+    depth: int = 4,
 ) -> Iterator[Stage]:
     """In environments that Python steps, and that are closed in the end; warns of their failures.
 
@@ -61,6 +66,7 @@ def stage_on_host(
         spec: what it is.
         config: of the run.
         episodes: of each team.
+        depth: calls between whoever is warned and here.
     """
     pool = greedy_pool(make, spec, config, episodes)
     try:
@@ -72,7 +78,7 @@ def stage_on_host(
                 f"the environments failed {len(pool.failures)} times, and these episodes do not "
                 f"count; the last: {pool.failures[-1].what}",
                 QtotWarning,
-                stacklevel=4,
+                stacklevel=depth,
             )
     finally:
         pool.close()
@@ -88,5 +94,5 @@ def on_host(
 ) -> Iterator[Play]:
     """Greedy episodes there, of a learner's policies."""
     program = greedy_program([learner], products(config))
-    with stage_on_host(make, spec, config, episodes) as stage:
+    with stage_on_host(make, spec, config, episodes, depth=6) as stage:
         yield lambda params, seed, index: stage(partial(Together, program, (params,)), seed, index)

@@ -188,8 +188,8 @@ def _spec(found: _Found, asked: Asked) -> EnvSpec:
         size = found.inputs - actions
     if size < 1:
         raise QtotError(
-            f"the agents have {found.inputs} inputs, too few for an observation beside "
-            f"the previous action ({actions}) and the agent's id ({n}); name the environment, with --env"
+            f"the agents have {found.inputs} inputs, too few for an observation beside the "
+            f"previous action ({actions}) and the id ({n}); name the environment, with --env"
         )
     state_size = found.state_size or _critic_state(found, size) or n * size
     return EnvSpec(
