@@ -13,7 +13,7 @@ from qtot.errors import QtotError
 MISTAKES = {
     "": "expected a command: train, resume, eval, play, export, import-pymarl, envs, reproduce",
     "tran": "unknown command 'tran'; did you mean 'train'?",
-    "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, play, export, import-pymarl, envs, reproduce",
+    "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, play, export",
     "--seeds 2 train": "expected a command before '--seeds'",
     "train --stpes 4": "unknown flag '--stpes'; did you mean '--steps'?",
     "train --stpes=4": "unknown flag '--stpes'; did you mean '--steps'?",

@@ -132,7 +132,14 @@ class Team:
                 )
 
 
+EXTERNAL = b"location"
+"""by which an ONNX file names another one that holds some of its arrays: ONNX Runtime would read it
+from the working directory, and none of ours has any"""
+
+
 def _session(path: Path, data: bytes, threads: int) -> Any:
+    if EXTERNAL in data:
+        raise QtotError(f"{path} refers to other files, which no network of ours does")
     try:
         import onnxruntime
     except ImportError as error:

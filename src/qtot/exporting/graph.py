@@ -44,7 +44,7 @@ class Graph:
             array = array.astype(np.float32)
         if self.half and array.ndim > 1 and array.dtype == np.float32:
             largest = float(np.abs(array).max(initial=0.0))
-            if largest > np.finfo(np.float16).max:
+            if largest > float(np.finfo(np.float16).max):
                 raise QtotError(f"{name} holds {largest:g}, which float16 cannot; take float32")
             stored = self.constant_as_is(f"{name}.float16", array.astype(np.float16))
             return self.add("Cast", [stored], name, to=self.onnx.TensorProto.FLOAT)

@@ -8,6 +8,7 @@ name, only the few things that make a tensor are known here; they are functions 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -63,6 +64,8 @@ class _Tensor:
         last = sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and self.offset + last >= storage.size:
             raise ValueError("a tensor beyond its storage")
+        if math.prod(self.shape) > storage.size:  # a few bytes, read again and again
+            raise ValueError("a tensor larger than its storage")
 
     def array(self) -> np.ndarray:
         data = self.storage.data
@@ -142,16 +145,16 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     Raises:
         QtotError: the file is missing, damaged, or holds anything else.
     """
+    if not path.is_file():
+        raise QtotError(f"{path} is not there")
     try:
-        if not path.is_file():
-            raise QtotError(f"{path} is not there")
         if path.stat().st_size > LARGEST:
-            raise QtotError(f"{path} is too large for a team's networks")
+            raise QtotError("it is too large for a team's networks")
         data = path.read_bytes()
         found = _read_zip(data) if data[:2] == b"PK" else _read_older(data)
         return _arrays(found)
     except QtotError as error:
-        raise QtotError(f"{path}: {str(error).removeprefix(f'{path} ')}") from None
+        raise QtotError(f"{path}: {error}") from None
     except OSError as error:
         raise QtotError(f"{path} cannot be read ({error})") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say

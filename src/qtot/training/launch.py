@@ -95,6 +95,11 @@ def resume_training(
             if resumed is None:
                 if ended or recorded["schema"] < SCHEMA:
                     raise QtotError(f"{folder.path} has no checkpoints to go on from")
+                if "imported" in recorded:
+                    raise QtotError(
+                        f"{folder.path} was imported and never trained here; begin from its agents:"
+                        f" qtot train --init-agents {folder.path}"
+                    )
                 if config.init_agents:
                     raise QtotError(
                         f"{folder.path} was ended before its first checkpoint; begin it anew, with "
