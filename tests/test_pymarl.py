@@ -125,9 +125,7 @@ def test_an_imported_run_is_a_run(tmp_path: Path):
         qtot.evaluate(run, episodes=2)
     with pytest.raises(QtotError, match="has n_agents 2, but run"):
         qtot.evaluate(run, episodes=2, env="probe/memory")
-    with pytest.raises(
-        QtotError, match=r"was imported and never trained here; begin .*--init-agents"
-    ):
+    with pytest.raises(QtotError, match=r"was imported and never trained here"):
         qtot.resume(run.path, env="probe/memory")
 
 
