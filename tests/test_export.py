@@ -192,8 +192,8 @@ FAMILIES = [
     ("rware/tiny-2ag", {}),
     ("overcooked/cramped_room", {"agent": {"cnn": (4,)}}),
     ("overcooked_v2/grounded_coord_simple", {"agent": {"cnn": (4,)}}),
-    ("hanabi/tiny", {}),
-    ("switch_riddle/switch-3", {}),
+    ("hanabi/2p-small", {}),
+    ("riddle/switch-3", {}),
     ("pettingzoo/mpe2.simple_spread_v3", {}),
     ("gym/Foraging-8x8-2p-2f-v3", {}),
 ]
@@ -237,7 +237,7 @@ def combinations() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("agent", combinations(), ids=str)
 def test_every_combination_of_parts(agent: dict[str, Any], tmp_path: Path):
     run = run_of(tmp_path / "run", {"agent": agent, "scaling": {"normalise_obs": True}})
-    assert export_run(run, tmp_path / "out").largest < 5e-6
+    assert export_run(run, tmp_path / "out").largest < 1e-5
 
 
 @pytest.mark.long

@@ -58,20 +58,17 @@ class Agent(Alone):
             prev_action: int64 ``[B]``, -1 for none.
             avail_actions: bool ``[B, A]``, padded with False.
             memory: float32 ``[B, K]``, zeros at an episode's start.
+
+        Raises:
+            QtotError: ONNX Runtime refuses them, or the network is none that runs.
         """
         ids = self._id if len(obs) == 1 else np.full(len(obs), self.index, np.int64)
-        return Step(
-            *self._session.run(
-                None,
-                {
-                    "obs": obs,
-                    "prev_action": prev_action,
-                    "agent_id": ids,
-                    "avail_actions": avail_actions,
-                    "memory": memory,
-                },
-            )
-        )
+        given = (obs, prev_action, ids, avail_actions, memory)
+        try:
+            return Step(*self._session.run(None, dict(zip(INPUTS, given, strict=True))))
+        except Exception as error:  # of many classes, none of them public
+            reason = str(error).partition("\n")[0][:200]
+            raise QtotError(f"the network of {self.name} does not answer ({reason})") from None
 
     def _values(self, obs: np.ndarray, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
         self._padded[0, : self.obs_size] = obs
