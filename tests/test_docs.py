@@ -6,6 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
+from command import run
 from extras import needs
 from qtot.cli import _command
 from qtot.store.run_folder import METRICS
@@ -71,8 +74,9 @@ def test_the_tour_of_an_environment_of_your_own_runs(tmp_path, monkeypatch):
     assert names["left"].obs_size == 12
 
 
-def test_every_command_of_the_page_on_environments_parses():
-    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["environments", "deploy", "migrate"])
+def test_every_command_of_a_page_parses(name: str):
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     shown = "".join(re.findall(r"```(?:sh|text)\n(.*?)```", page, flags=re.DOTALL))
     found = re.findall(r"^(?:\$ )?qtot (.*)$", shown, flags=re.MULTILINE)
     assert len(found) >= 4
@@ -80,8 +84,9 @@ def test_every_command_of_the_page_on_environments_parses():
         _command(shlex.split(line, comments=True))
 
 
-def test_links_of_the_page_on_environments_lead_somewhere():
-    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["environments", "deploy", "migrate"])
+def test_links_of_a_page_lead_somewhere(name: str):
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", page):
         assert (ROOT / "docs" / target).exists(), target
     assert "@@" not in page
@@ -99,6 +104,14 @@ def test_the_page_on_reliability_names_tests_that_there_are():
         assert there, name
     for line in re.findall(r"^qtot (.*)$", page, flags=re.MULTILINE):
         _command(shlex.split(line, comments=True))
+
+
+def test_the_page_for_who_comes_from_pymarl_names_options_that_there_are():
+    page = (ROOT / "docs" / "migrate.md").read_text(encoding="utf-8")
+    commands = ("train", "resume", "eval", "import-pymarl")
+    text = "".join(run(f"{command} --help").out for command in commands)
+    for flag in sorted(set(re.findall(r"--[a-z][a-z.-]+", page)) - {"--env-config", "--config"}):
+        assert flag in text, flag
 
 
 def test_nothing_is_left_to_fill_in():

@@ -18,6 +18,9 @@ import pytest
 
 from command import run
 from extras import needs
+from qtot.shipping import export_run
+from small import small_config
+from untrained import MEMORY, untrained
 
 ROOT = Path(__file__).parent.parent
 ALONE = [sys.executable, "-c", "import sys; from qtot.cli import main; sys.exit(main())"]
@@ -120,3 +123,17 @@ def test_both_twins_have_the_same_rules():
                 assert late[agent] == result.truncated
             ends.add((bool(result.terminated), bool(result.truncated)))
     assert ends == {(False, False), (True, False), (False, True)}
+
+
+@needs("onnxruntime")
+def test_a_robot_runs_what_was_exported(tmp_path: Path):
+    """The loop, with the runtime's imports alone."""
+    config = small_config("predator_prey/5x5-3v1-p2-t30", **MEMORY)
+    export_run(untrained(tmp_path / "run", config), tmp_path / "policies")
+    shown = ran(
+        [sys.executable, str(ROOT / "examples" / "robot.py"), "policies", "agent_1"], tmp_path
+    )
+    lines = shown.splitlines()
+    assert len(lines) == 21
+    assert all(re.fullmatch(r"\d (right|down|left|up|stay|catch)", line) for line in lines[:-1])
+    assert lines[-1].startswith("slowest decision: ")
