@@ -26,6 +26,7 @@ import qtot
 from qtot import deploy
 from qtot.config import nested_replace
 from qtot.core.learner import PolicyParams
+from qtot.deploy.team import INPUTS
 from qtot.envs import jax_env
 from qtot.exporting.packages import export_module
 from qtot.presets import preset_config
@@ -70,7 +71,7 @@ def calling(agent: Any, facts: Any) -> float:
         helper.make_tensor_value_info(
             name, types.get(name, kinds.INT64), ["B", *([sizes[name]] if name in sizes else [])]
         )
-        for name in deploy.team.INPUTS
+        for name in INPUTS
     ]
     pairs = (("obs", "q"), ("prev_action", "action"), ("memory", "memory_out"))
     nodes = [helper.make_node("Identity", [given], [made]) for given, made in pairs]

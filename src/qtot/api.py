@@ -229,7 +229,11 @@ def play(
         raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
     if not isinstance(episodes, int) or episodes < 1:
         raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
-    others = {k: v if isinstance(v, Run) else load(v) for k, v in (agents or {}).items()}
+    loaded: dict[Any, Run] = {}
+    others = {
+        name: one if isinstance(one, Run) else loaded.setdefault(str(one), load(one))
+        for name, one in (agents or {}).items()
+    }
     return play_run(
         run,
         episodes,
@@ -294,6 +298,7 @@ def import_pymarl(
     env: str | None = None,
     algo: str | None = None,
     n_agents: int | None = None,
+    inputs: str | None = None,
 ) -> Run:
     """A run made of what PyMARL or EPyMARL saved, without torch.
 
@@ -304,11 +309,13 @@ def import_pymarl(
         env: the environment's name; None leaves it unknown, to be named when it is played.
         algo: the method, where that is not what the files say.
         n_agents: of the team, where neither a mixer nor ``env`` says it.
+        inputs: what the agents were fed, such as ``obs+last_action+agent_id``, where ``env`` does
+            not say it.
 
     Raises:
         QtotError: the files are damaged or hold something else, or do not fit what is asked.
     """
-    import_run(Path(models), Path(out), Asked(env, algo, n_agents))
+    import_run(Path(models), Path(out), Asked(env, algo, n_agents, inputs))
     return load(out)
 
 

@@ -251,6 +251,9 @@ class ImportPymarl(_Process):
     """method, where that is another"""
     n_agents: Annotated[int | None, arg(help_behavior_hint="(default: what the mixer says)")] = None
     """agents of the team, where neither a mixer nor --env says it"""
+    inputs: Annotated[str | None, arg(help_behavior_hint="(default: what fits --env)")] = None
+    """what the agents were fed: obs, obs+last_action, obs+agent_id or obs+last_action+agent_id
+    (PyMARL's default), where --env does not say it"""
 
     def execute(self) -> int:
         """Imports, and says what was found."""
@@ -258,7 +261,12 @@ class ImportPymarl(_Process):
         from qtot.api import import_pymarl
 
         run = import_pymarl(
-            self.models, self.out, env=self.env, algo=self.algo, n_agents=self.n_agents
+            self.models,
+            self.out,
+            env=self.env,
+            algo=self.algo,
+            n_agents=self.n_agents,
+            inputs=self.inputs,
         )
         spec, agent = run.spec, run.config.agent
         parts = ("obs", *(["prev_action"] * agent.prev_action), *(["agent_id"] * agent.agent_id))

@@ -27,7 +27,16 @@ from qtot.evaluation.episodes import (
     metric_name,
     trace_greedy,
 )
-from qtot.evaluation.teams import Agreement, Choice, Program, Recorded, Seen, Together, compared
+from qtot.evaluation.teams import (
+    Agreement,
+    Choice,
+    Program,
+    Recorded,
+    Seen,
+    Shadowed,
+    Together,
+    compared,
+)
 from qtot.evaluation.teams import greedy_program as program_of
 from qtot.runs import Run
 from qtot.shipping import write_agents
@@ -129,39 +138,35 @@ def play_run(
     agents = {
         name: str(cast.runs[i].path) for name, i in zip(run.spec.agents, cast.who, strict=True)
     }
-    with run.stage(episodes, env) as stage:
+    world = run.world(run.world_of(env))
+    with run.stage(world, episodes) as stage:
         if not decentralised:
             return Played(agents, _rows(stage(cast.together, *start)))
-        reference = _traced(cast, episodes, env, start)
-        if reference is None:  # no graph to play in, or agents of several runs
-            recorded: list[Recorded] = []
-            stage(partial(_recording, cast.together, recorded), *start)
-            (reference,) = recorded
         with cast.apart() as team:
             other = Recorded(team)
-            played = stage(lambda _: other, *start)
+            if world.make is None and len(cast.runs) == 1:
+                reference = _traced(cast, world.in_graph, episodes, start)
+                played = stage(lambda _: other, *start)
+            else:  # no graph to play in, or agents of several runs: both are asked in one play
+                asked: list[Recorded] = []
+                played = stage(partial(_beside, cast.together, other, asked), *start)
+                (reference,) = asked
             return Played(agents, _rows(played), compared(reference, other), tuple(team.pids))
 
 
-def _recording(make: Any, into: list[Recorded], episodes: int) -> Recorded:
+def _beside(make: Any, acts: Recorded, into: list[Recorded], episodes: int) -> Shadowed:
     into.append(Recorded(make(episodes)))
-    return into[-1]
+    return Shadowed(acts, into[-1])
 
 
-def _traced(cast: Cast, episodes: int, env: Any, start: tuple[int, int]) -> Recorded | None:
-    """The choices of evaluation's own program, in whose graph everything is; None where the
-    environment is stepped by Python, or there are several runs.
-    """
+def _traced(cast: Cast, env: JaxEnv, episodes: int, start: tuple[int, int]) -> Recorded:
+    """The choices of evaluation's own program, in whose graph everything is."""
     run = cast.runs[0]
-    world = run.world(run.world_of(env))
-    if world.make is not None or len(cast.runs) > 1:
-        return None
-    in_graph: JaxEnv = world.in_graph
 
     @jax.jit
     @jax.default_matmul_precision(products(run.config))
     def trace(policy: PolicyParams, keys: Any) -> Slot:
-        _, slots = trace_greedy(in_graph, run.learner, policy, keys=keys)
+        _, slots = trace_greedy(env, run.learner, policy, keys=keys)
         return slots._replace(obs=(), avail_actions=(), q=(), memory=(), prev_action=())
 
     slots = trace(cast.params[0], jax.random.split(evaluation_key(*start), episodes))

@@ -165,13 +165,8 @@ class Run:
             return nullcontext(in_graph(world.in_graph, self.learner, episodes))
         return on_host(world.make, world.spec, self.learner, self.config, episodes)
 
-    def stage(self, episodes: int, env: Any = None) -> AbstractContextManager[Stage]:
-        """The same episodes for any team, which acts outside of the graph.
-
-        Raises:
-            QtotError: as ``world_of`` and ``world``.
-        """
-        world = self.world(self.world_of(env))
+    def stage(self, world: World, episodes: int) -> AbstractContextManager[Stage]:
+        """The same episodes for any team, which acts outside of the graph."""
         if world.make is None:
             return nullcontext(stage_in_graph(world.in_graph, episodes))
         return stage_on_host(world.make, world.spec, self.config, episodes)

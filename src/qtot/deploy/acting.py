@@ -17,6 +17,8 @@ from qtot.shapes import ObsShape, array_shape, flatten, is_named
 
 PIXEL = np.float32(1.0 / 255.0)
 """what training multiplies pixels of uint8 by"""
+UNTOLD = "*"
+"""in place of a part's name: pixels are scaled where no part of its own says so"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class Alone(ABC):
         """
         legal = self._legal(avail_actions)
         q, hidden = self.q_values(obs, memory)
+        if not (np.isfinite(q).all() and np.isfinite(np.asarray(hidden)).all()):
+            raise QtotError(
+                f"the values of {self.name} are not finite: is the observation far outside of what "
+                "was seen in training?"
+            )
         action = int(np.argmax(np.where(legal, q, -np.inf)))
         if epsilon > 0.0:
             if rng is None:
@@ -114,7 +121,7 @@ class Alone(ABC):
         """
         try:
             got, flat = self._flat(obs)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise QtotError(f"{self.name} expects an observation of numbers ({error})") from None
         if flat is None:
             shape = dict(self.obs_shape) if is_named(self.obs_shape) else self.obs_shape
@@ -146,26 +153,34 @@ class Alone(ABC):
 
     def _scaled(self, part: str, obs: Any) -> np.ndarray:
         array = np.asarray(obs)
-        pixels = array.dtype == np.uint8 and part in self.place.pixels
+        raw = array.dtype == np.uint8
+        if raw and UNTOLD in self.place.pixels:
+            raise QtotError(
+                f"{self.name} was trained on pixels within [0, 1], some of them from uint8, and "
+                "cannot tell which of these are: give them as floats"
+            )
         array = array.astype(np.float32)
-        return array * PIXEL if pixels else array
+        return array * PIXEL if raw and part in self.place.pixels else array
 
     def _legal(self, avail_actions: Any) -> np.ndarray:
         if avail_actions is None:
             return np.ones(self.n_actions, bool)
         try:
-            legal = np.asarray(avail_actions).astype(bool)
-        except (TypeError, ValueError):
+            mask = np.asarray(avail_actions)
+            legal = mask != 0 if mask.dtype.kind in "biuf" else np.zeros(0, bool)
+            if not (mask[legal] == 1).all():  # a mask to be added to values, or NaN
+                legal = np.zeros(0, bool)
+        except (TypeError, ValueError, IndexError):
             legal = np.zeros(0, bool)
         if legal.shape != (self.n_actions,) or not legal.any():
             raise QtotError(
-                f"{self.name} expects avail_actions of shape ({self.n_actions},) with at least "
-                f"one legal action, got {str(avail_actions)[:200]}"
+                f"{self.name} expects avail_actions of 0 and 1 of shape ({self.n_actions},) with "
+                f"at least one legal action, got {str(avail_actions)[:200]}"
             )
         return legal
 
     def _remembered(self, memory: Any) -> Memory:
-        if isinstance(memory, Memory) and np.shape(memory.hidden) == (self.memory_size,):
+        if isinstance(memory, Memory) and self._is_hidden(memory.hidden):
             action = memory.prev_action
             if isinstance(action, int | np.integer) and -1 <= action < self.n_actions:
                 return memory
@@ -173,3 +188,11 @@ class Alone(ABC):
             f"{self.name} expects its memory as reset() or the last act() gave it: "
             f"Memory(hidden [{self.memory_size}], prev_action), got {str(memory)[:200]}"
         )
+
+    def _is_hidden(self, hidden: Any) -> bool:
+        try:
+            array = np.asarray(hidden)
+        except (TypeError, ValueError):
+            return False
+        numbers = array.shape == (self.memory_size,) and array.dtype.kind in "fiu"
+        return numbers and bool(np.isfinite(array).all())

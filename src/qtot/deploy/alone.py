@@ -92,4 +92,6 @@ def main(folder: str, name: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m qtot.deploy.alone FOLDER AGENT")
     sys.exit(main(*sys.argv[1:]))

@@ -51,12 +51,10 @@ def read_facts(folder: Path) -> Facts:
         QtotError: it is no exported policy, or one that this version cannot read.
     """
     path = folder / POLICY
+    if not path.is_file():
+        raise QtotError(f"{folder} holds no {POLICY}; 'qtot export RUN --out {folder}' writes one")
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise QtotError(
-            f"{folder} holds no {POLICY}; 'qtot export RUN --out {folder}' writes one"
-        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise QtotError(f"{path} cannot be read ({str(error)[:200]})") from None
     try:
@@ -87,6 +85,7 @@ def _facts(said: dict[str, Any]) -> Facts:
             action_meanings=tuple(map(_text, one["action_meanings"])),
         )
         fits = place.n_actions <= max_actions and place.obs_size <= obs_size
+        fits = fits and (not obs_shape or place.obs_size == obs_size)
         if place.index != i or not fits or len(place.action_meanings) not in (0, place.n_actions):
             raise QtotError(f"agent {i} cannot be one: {str(one)[:200]}")
         members.append(Member(place, _file(one["file"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,6 @@ class Agent(Alone):
         self._id = np.array([self.index], np.int64)
         self._legal_all = np.zeros((1, facts.max_actions), bool)
         self._legal_all[:, : self.n_actions] = True
-        self._padded = np.zeros((1, facts.obs_size), np.float32)
 
     def step(
         self,
@@ -71,10 +71,11 @@ class Agent(Alone):
             raise QtotError(f"the network of {self.name} does not answer ({reason})") from None
 
     def _values(self, obs: np.ndarray, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
-        self._padded[0, : self.obs_size] = obs
+        padded = np.zeros((1, self._facts.obs_size), np.float32)
+        padded[0, : self.obs_size] = obs
         previous = np.array([memory.prev_action], np.int64)
         hidden = np.asarray(memory.hidden, np.float32)[None]
-        step = self.step(self._padded, previous, self._legal_all, hidden)
+        step = self.step(padded, previous, self._legal_all, hidden)
         return step.q[0, : self.n_actions], step.memory[0]
 
 
@@ -109,7 +110,11 @@ class Team:
             data = read_file(self.folder, member.file, self.facts)
             self._sessions[member.file] = _session(self.folder / member.file, data, self._threads)
             self._check(member.file)
-        return Agent(member, self.facts, self._sessions[member.file])
+        agent = Agent(member, self.facts, self._sessions[member.file])
+        q, hidden = agent.q_values(np.zeros(agent.obs_size), agent.reset())
+        if len(q) != agent.n_actions or len(hidden) != agent.memory_size:
+            raise QtotError(f"the network of {name} answers in another shape than it says")
+        return agent
 
     def _check(self, file: str) -> None:
         """Whether the network is one of an agent of this team."""
@@ -138,7 +143,7 @@ def _session(path: Path, data: bytes, threads: int) -> Any:
     if EXTERNAL in data:
         raise QtotError(f"{path} refers to other files, which no network of ours does")
     try:
-        import onnxruntime
+        onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise QtotError(
             f"exported policies are run by ONNX Runtime, which does not import ({error}); install "

@@ -39,7 +39,7 @@ class EnvSpec:
     is a dict of arrays; empty where observations are vectors"""
     pixels: tuple[str, ...] = ()
     """parts of such a dict that are images of uint8 in the environment, and are scaled to [0, 1];
-    ``("",)`` where the observation itself is one"""
+    ``("",)`` where the observation itself is one, ``("*",)`` where it is more involved"""
     action_meanings: tuple[tuple[str, ...], ...] = ()
     """a word for each action of each agent, where the environment has them"""
     team_reward: TeamReward = "given"

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from qtot.deploy.alone import frame
 from qtot.errors import QtotError
 from qtot.evaluation.teams import Choice, Seen
 
+STARTING = 120.0
+"""seconds for a process to begin"""
 PATIENCE = 10.0
 """seconds for a process to leave when its pipe is closed"""
 
@@ -96,7 +99,8 @@ def apart(members: Sequence[tuple[Path, str]]) -> Iterator[Apart]:
                 said.append(words)
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "qtot.deploy.alone", str(folder), name],
+                        # -P: what lies in the working directory is not imported
+                        [sys.executable, "-P", "-m", "qtot.deploy.alone", str(folder), name],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=words,
@@ -105,11 +109,16 @@ def apart(members: Sequence[tuple[Path, str]]) -> Iterator[Apart]:
                 )
             for i, process in enumerate(processes):
                 assert process.stdout is not None
+                slow = threading.Timer(STARTING, process.kill)
+                slow.start()
                 with team._minded(i):
                     hello = process.stdout.readline()
+                    slow.cancel()
                     if not hello:
                         raise BrokenPipeError
-                    assert json.loads(hello)["jax"] is False
+                want = {"agent": members[i][1], "jax": False}
+                if hello != (json.dumps(want) + "\n").encode():
+                    raise QtotError(f"the process of agent {i} begins with {hello[:200]!r}")
             yield team
         finally:
             team.close()

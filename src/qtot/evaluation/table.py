@@ -87,7 +87,7 @@ def print_episodes(
     pids: Sequence[int],
 ) -> None:
     """What ``play`` returned."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if len(set(agents.values())) > 1:
         console.print("team: " + ", ".join(f"{name} of {run}" for name, run in agents.items()))
     names = list(episodes[0])
@@ -116,7 +116,7 @@ def print_episodes(
 
 def print_export(out: str, parity: Mapping[str, float], *, played: bool) -> None:
     """What ``export`` left, and returned."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"written to {out}:")
     for path in sorted(Path(out).iterdir()):
         console.print(f"  {path.name}  {path.stat().st_size:,} bytes")

@@ -145,6 +145,19 @@ class Recorded:
         return choice
 
 
+@dataclass
+class Shadowed:
+    """A team that acts, and another that is asked the same and is not heard."""
+
+    acts: Recorded
+    asked: Recorded
+
+    def act(self, seen: Seen) -> Choice:
+        """As the first."""
+        self.asked.act(seen)
+        return self.acts.act(seen)
+
+
 TIE = 2e-5
 """values closer than this, relative to their size where that is above 1, may be told apart
 otherwise by other arithmetic"""
@@ -183,4 +196,7 @@ def compared(reference: Recorded, other: Recorded) -> Agreement:
             else:
                 unexplained += 1
             break  # what follows is another episode
+        else:
+            unexplained += len(others) > len(moves.action)  # it went on, though all was the same
+    unexplained += len(other.episodes.keys() - reference.episodes.keys())
     return Agreement(len(reference.episodes), steps, equal, ties, unexplained)

@@ -8,6 +8,7 @@ agents.safetensors    its weights, for whoever wants them alone
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -116,19 +117,22 @@ def _quantised(model: Any) -> bytes:
     """Matrices as int8, a scale for each row; what they are multiplied with is rounded as it comes
     (dynamic quantisation, by ONNX Runtime's own tool).
     """
-    import logging
-
-    logging.getLogger().setLevel(logging.ERROR)
+    root = logging.getLogger()
+    before = root.level
     tool = export_module("onnxruntime.quantization")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
-        tool.quantize_dynamic(
-            model,
-            path,
-            per_channel=True,
-            op_types_to_quantize=["Gemm", "MatMul"],
-            weight_type=tool.QuantType.QInt8,
-        )
+        root.setLevel(logging.ERROR)  # it advises a step that these networks do not need
+        try:
+            tool.quantize_dynamic(
+                model,
+                path,
+                per_channel=True,
+                op_types_to_quantize=["Gemm", "MatMul"],
+                weight_type=tool.QuantType.QInt8,
+            )
+        finally:
+            root.setLevel(before)
         return path.read_bytes()
 
 
@@ -149,7 +153,7 @@ def _policy(exported: Exported, contents: dict[str, bytes], weights: Weights) ->
         "max_actions": spec.max_actions,
         "memory_size": agent.memory_size,
         "preprocessing": {
-            "pixels": "parts of uint8 are divided by 255 before they go in" if spec.pixels else "",
+            "pixels": "uint8 is divided by 255 before it goes in" if spec.pixels else "",
             "padding": "observations with zeros at the end, masks with false",
             "standardised": "by each agent's mean and deviation, inside the network"
             if scaling.normalise_obs

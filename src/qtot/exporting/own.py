@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qtot.core.eyes import OwnModule
 from qtot.errors import QtotError
 from qtot.exporting.packages import export_module
@@ -23,7 +21,9 @@ def own_module(g: Graph, eyes: OwnModule, obs: str, opset: int) -> str:
         QtotError: jax2onnx is missing, or does not know one of the module's operations.
     """
     to_onnx = export_module("jax2onnx", "jax2onnx").to_onnx
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it tells of shapes that it leaves out
+    chatty = logging.getLogger("onnx_ir")
+    before = chatty.level
+    chatty.setLevel(logging.ERROR)  # it tells of shapes that it leaves out
     try:
         model = to_onnx(
             eyes,
@@ -36,10 +36,15 @@ def own_module(g: Graph, eyes: OwnModule, obs: str, opset: int) -> str:
         raise QtotError(
             f"the network of your own cannot be exported: jax2onnx does not convert it ({reason})"
         ) from error
+    finally:
+        chatty.setLevel(before)
     model = g.onnx.compose.add_prefix(model, "eyes/")
     (given,), (made,) = model.graph.input, model.graph.output
-    if model.functions or np.shape(model.opset_import) != (1,):
-        raise QtotError("the network of your own cannot be exported: jax2onnx made functions of it")
+    loops = any(part.HasField("g") for node in model.graph.node for part in node.attribute)
+    if model.functions or len(model.opset_import) != 1 or loops:
+        raise QtotError(
+            "the network of your own cannot be exported: jax2onnx makes functions or loops of it"
+        )
     for node in model.graph.node:
         node.input[:] = [obs if name == given.name else name for name in node.input]
     g.nodes.extend(model.graph.node)

@@ -18,8 +18,8 @@ import numpy as np
 from qtot.config import TrainConfig, nested_replace
 from qtot.core.learner import PolicyParams
 from qtot.envs import make_env
-from qtot.envs.spec import EnvSpec
-from qtot.errors import QtotError
+from qtot.envs.spec import EnvSpec, checked_spec
+from qtot.errors import QtotError, unknown
 from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.pymarl.torch_file import read_state_dict
@@ -30,6 +30,7 @@ from qtot.training.resources import git_commit, versions
 from qtot.validation import validate
 
 States = dict[str, np.ndarray]
+MOST_AGENTS = 4096
 UNKNOWN = "own:PyMARL"
 """the environment of a run for which none was named"""
 
@@ -55,6 +56,16 @@ class Asked:
     env: str | None = None
     algo: str | None = None
     n_agents: int | None = None
+    inputs: str | None = None
+    """one of INPUTS"""
+
+
+INPUTS = {
+    f"obs{'+last_action' * last}{'+agent_id' * ident}": (last, ident)
+    for last in (True, False)
+    for ident in (True, False)
+}
+"""what the agents were fed: whether the last action and the id come after the observation"""
 
 
 @dataclass(frozen=True)
@@ -87,8 +98,12 @@ def import_run(folder: Path, out: Path, asked: Asked) -> tuple[TrainConfig, EnvS
     Raises:
         QtotError: they cannot be read, are of another kind, or do not fit what is asked.
     """
+    if asked.n_agents is not None and not 0 < asked.n_agents <= MOST_AGENTS:
+        raise QtotError(f"n_agents must be from 1 to {MOST_AGENTS}, got {asked.n_agents}")
+    if asked.inputs not in (None, *INPUTS):
+        raise unknown("inputs", str(asked.inputs), INPUTS)
     found = _look(folder, asked)
-    spec = _spec(found, asked)
+    spec = checked_spec(_spec(found, asked))
     config = _config(found, spec, asked)
     learner = make_learner(spec, config)
     params = _filled(found, PolicyParams.of(learner.init(jax.random.key(0))))
@@ -122,12 +137,20 @@ def _look(folder: Path, asked: Asked) -> _Found:
             f"{folder / 'agent.th'} is no RNNAgent of PyMARL or EPyMARL: it holds "
             f"{', '.join(sorted(agent))[:300]}"
         )
+    for part, state in (("agent", agent), ("mixer", mixer or {}), ("critic", critic or {})):
+        for name, array in state.items():
+            ranks = (2, 1) if part != "agent" or not separate else (3, 2)
+            if array.ndim != ranks["bias" in name]:
+                raise QtotError(f"{folder / part}.th: {name} has the shape {list(array.shape)}")
     sizes: dict[str, int] = {}
     n_agents = state_size = None
     algo = "coma" if critic is not None else "iql" if mixer is None else "qmix" if mixer else "vdn"
     if mixer:
         n_agents, state_size, sizes = _mixer_sizes(mixer, folder / "mixer.th")
     algo = asked.algo or algo
+    said = n_agents or separate or None
+    if None not in (said, asked.n_agents) and said != asked.n_agents:
+        raise QtotError(f"the models are of {said} agents, not of {asked.n_agents}")
     parts = {"agent": agent, "mixer": mixer or {}, "critic": critic or {}}
     return _Found(
         algo=algo,
@@ -137,7 +160,7 @@ def _look(folder: Path, asked: Asked) -> _Found:
         hidden=agent["fc1.weight"].shape[-2],
         n_actions=agent["fc2.weight"].shape[-2],
         recurrent="rnn.weight_ih" in agent,
-        n_agents=n_agents or separate or asked.n_agents,
+        n_agents=said or asked.n_agents,
         state_size=state_size,
         mixer=sizes,
     )
@@ -182,14 +205,19 @@ def _spec(found: _Found, asked: Asked) -> EnvSpec:
             "the models do not say how many agents there are (they have no mixing network); say "
             "so, with --n-agents, or name the environment, with --env"
         )
+    if asked.inputs is None:
+        raise QtotError(
+            "the models do not say what the agents were fed beside their observation: say so, with "
+            "--inputs (obs+last_action+agent_id in PyMARL; obs+agent_id, or for agents with "
+            "networks of their own obs, in EPyMARL), or name the environment, with --env"
+        )
     n, actions = found.n_agents, found.n_actions
-    size = found.inputs - actions - n
-    if found.separate:  # each knows who it is
-        size = found.inputs - actions
+    last, ident = INPUTS[asked.inputs]
+    size = found.inputs - actions * last - n * ident
     if size < 1:
         raise QtotError(
-            f"the agents have {found.inputs} inputs, too few for an observation beside the "
-            f"previous action ({actions}) and the id ({n}); name the environment, with --env"
+            f"the agents have {found.inputs} inputs, too few for an observation beside the last "
+            f"action ({actions}) and the id ({n}); see --inputs"
         )
     state_size = found.state_size or _critic_state(found, size) or n * size
     return EnvSpec(
@@ -206,7 +234,7 @@ def _spec(found: _Found, asked: Asked) -> EnvSpec:
 def _critic_state(found: _Found, obs_size: int) -> int | None:
     """What is left of the inputs of COMA's critic."""
     weight = found.states.get("critic.fc1.weight")
-    if weight is None or found.n_agents is None:
+    if weight is None or weight.ndim != 2 or found.n_agents is None:
         return None
     n, a = found.n_agents, found.n_actions
     return max(weight.shape[1] - obs_size - 2 * n * a - n, 1)
@@ -222,20 +250,30 @@ def _check_spec(found: _Found, spec: EnvSpec) -> None:
             raise QtotError(f"the models are for {theirs} {what}, but {spec.name} has {ours}")
 
 
-def _extras(found: _Found, spec: EnvSpec) -> tuple[bool, bool]:
-    """Whether previous action and agent id are inputs: what fits, both first."""
-    for previous, ident in ((True, True), (True, False), (False, True), (False, False)):
-        extra = spec.max_actions * previous + spec.n_agents * ident
-        if spec.obs_size + extra == found.inputs:
-            return previous, ident
-    raise QtotError(
-        f"the agents have {found.inputs} inputs, but {spec.name} shows {spec.obs_size} numbers, to "
-        f"which a previous action ({spec.max_actions}) and an id ({spec.n_agents}) may be added"
-    )
+def _extras(found: _Found, spec: EnvSpec, asked: Asked) -> tuple[bool, bool]:
+    """Whether last action and agent id are inputs: the one way that fits."""
+    fits = [
+        (last, ident)
+        for name, (last, ident) in INPUTS.items()
+        if asked.inputs in (None, name)
+        and spec.obs_size + spec.max_actions * last + spec.n_agents * ident == found.inputs
+    ]
+    if not fits:
+        raise QtotError(
+            f"the agents have {found.inputs} inputs, but {spec.name} shows {spec.obs_size} "
+            f"numbers, to which a last action ({spec.max_actions}) and an id ({spec.n_agents}) may "
+            "be added"
+        )
+    if len(fits) > 1:
+        raise QtotError(
+            f"the agents' {found.inputs} inputs may hold the last action or the id, which are as "
+            "long as each other: say which, with --inputs"
+        )
+    return fits[0]
 
 
 def _config(found: _Found, spec: EnvSpec, asked: Asked) -> TrainConfig:
-    previous, ident = _extras(found, spec)
+    previous, ident = _extras(found, spec, asked)
     head = found.states["agent.fc2.weight"].shape[-1]
     changes: dict[str, Any] = {
         "agent": {

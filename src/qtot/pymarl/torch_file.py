@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -38,7 +39,14 @@ TYPES = {
 }
 
 
-class _Storage:
+class _Sealed:
+    """What a pickle may make, but not change afterwards (its opcode BUILD)."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("the file changes what it has made")
+
+
+class _Storage(_Sealed):
     """Numbers in a row, which may be read later."""
 
     def __init__(self, kind: str, size: int):
@@ -51,7 +59,7 @@ class _Storage:
         self.data = np.frombuffer(data, self.dtype)
 
 
-class _Tensor:
+class _Tensor(_Sealed):
     """A view of a storage."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any):
@@ -90,14 +98,24 @@ def _sizes(value: Any) -> tuple[int, ...]:
     return tuple(map(_whole, value))
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    del rest  # whether it has gradients, and what is called for them
-    return _Tensor(storage, offset, shape, strides)
+class _RebuildTensor(_Sealed):
+    """``torch._utils._rebuild_tensor``, of either version."""
+
+    __slots__ = ()
+
+    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
+        del rest  # whether it has gradients, and what is called for them
+        return _Tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(data: Any, *rest: Any) -> Any:
-    del rest
-    return data
+class _RebuildParameter(_Sealed):
+    """``torch._utils._rebuild_parameter``."""
+
+    __slots__ = ()
+
+    def __call__(self, data: Any, *rest: Any) -> Any:
+        del rest
+        return data
 
 
 class _Dict(OrderedDict):
@@ -109,9 +127,9 @@ class _Dict(OrderedDict):
 
 KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _Dict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     **{("torch", kind): kind for kind in TYPES},
 }
 
@@ -139,6 +157,16 @@ class _Unpickler(pickle.Unpickler):
         return self._storage(storage_type, str(key), _whole(size))
 
 
+def _load(file: io.BytesIO, storage: Callable[[str, str, int], _Storage]) -> Any:
+    """The next pickle, looked through first: a few bytes may ask for a memo of many gigabytes."""
+    at, size = file.tell(), file.getbuffer().nbytes
+    for opcode, argument, _ in pickletools.genops(file):
+        if "PUT" in opcode.name and argument is not None and int(argument) > size:
+            raise ValueError(f"a memo of {argument} entries")
+    file.seek(at)
+    return _Unpickler(file, storage).load()
+
+
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """Arrays by their dotted names, as ``torch.save(module.state_dict(), path)`` left them.
 
@@ -152,7 +180,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             raise QtotError("it is too large for a team's networks")
         data = path.read_bytes()
         found = _read_zip(data) if data[:2] == b"PK" else _read_older(data)
-        return _arrays(found)
+        return _arrays(found, 4 * len(data))
     except QtotError as error:
         raise QtotError(f"{path}: {error}") from None
     except OSError as error:
@@ -184,7 +212,7 @@ def _read_zip(data: bytes) -> Any:
                 storages[key].fill(member(f"data/{key}"))
             return storages[key]
 
-        return _Unpickler(io.BytesIO(member("data.pkl")), storage).load()
+        return _load(io.BytesIO(member("data.pkl")), storage)
 
 
 def _read_older(data: bytes) -> Any:
@@ -194,7 +222,7 @@ def _read_older(data: bytes) -> Any:
         return storages.setdefault(key, _Storage(kind, size))
 
     def load() -> Any:
-        return _Unpickler(file, storage).load()
+        return _load(file, storage)
 
     if load() != MAGIC or load() != PROTOCOL:
         raise ValueError("it does not begin as torch's files do")
@@ -210,10 +238,10 @@ def _read_older(data: bytes) -> Any:
     return found
 
 
-def _arrays(found: Any) -> dict[str, np.ndarray]:
+def _arrays(found: Any, most: int) -> dict[str, np.ndarray]:
     if not isinstance(found, dict):
         raise QtotError(f"expected a state dict, got {type(found).__name__}")
-    out = {}
+    out: dict[str, np.ndarray] = {}
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             raise QtotError(f"expected a state dict, got an entry {str(name)[:80]!r} that is none")
@@ -222,5 +250,10 @@ def _arrays(found: Any) -> dict[str, np.ndarray]:
             array = array.astype(np.float32)
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise QtotError(f"{name} holds numbers that are no weights ({array.dtype})")
+        if array.size == 0:
+            raise QtotError(f"{name} is empty")
+        most -= array.nbytes
+        if most < 0:
+            raise QtotError("its arrays are larger than the file")
         out[name] = array
     return out

@@ -16,6 +16,7 @@ import numpy as np
 from qtot.config import TrainConfig
 from qtot.core.agent import Agent
 from qtot.core.learner import PolicyParams
+from qtot.core.methods import method
 from qtot.core.statistics import RunningStats
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
@@ -77,7 +78,11 @@ def _check(config: TrainConfig, spec: EnvSpec, theirs: TrainConfig, their_spec: 
         now, then = getattr(spec, fact), getattr(their_spec, fact)
         if now != then:
             raise refuse(f"{spec.name} has {what} {now}, {their_spec.name} had {then}")
-    if spec.obs_shape != their_spec.obs_shape and (config.agent.cnn or config.agent.module):
+    if method(config.algo).on_policy != method(theirs.algo).on_policy:
+        raise refuse(
+            f"{config.algo} here, {theirs.algo} there: logits of a policy are no values of actions"
+        )
+    if spec.obs_shape != their_spec.obs_shape:
         raise refuse(
             f"{spec.name} has observations of shape {spec.obs_shape}, {their_spec.name} had "
             f"{their_spec.obs_shape}"
@@ -110,21 +115,39 @@ def _inherited(
         # A group's or an agent's axis may be shorter here; what knows the team's size is below.
         return then[: len(new)] if new.shape[1:] == then.shape[1:] and new.ndim else then
 
-    if ours.n_agents == old.n_agents or not ours.config.agent_id:
+    like = _like(ours, old)
+    same = ours.n_agents == old.n_agents and all(one == [i] for i, one in enumerate(like))
+    if same or not ours.config.agent_id:
         network = jax.tree.map(take, ours.network, old.network)
     else:
         first = _first_weight(ours)
         columns = first(ours.network).shape[-1] - ours.n_agents
         wide = np.array(first(ours.network))
         then = take(wide[..., :columns], first(old.network)[..., :columns])
-        ids = min(ours.n_agents, old.n_agents)
+        ids = [i for i, one in enumerate(like) if one == [i]]
         wide[..., :columns] = then
-        wide[..., columns : columns + ids] = first(old.network)[
-            : len(wide), ..., columns : columns + ids
-        ]
+        if ids:
+            column = [columns + i for i in ids]
+            wide[..., column] = first(old.network)[..., column][slice(len(wide))]
         held = eqx.tree_at(first, old.network, wide)
         network = jax.tree.map(take, ours.network, held)
-    return eqx.tree_at(lambda x: x.network, ours, network), _moments(fresh[1], source.stats.obs)
+    agent = eqx.tree_at(lambda x: x.network, ours, network)
+    return agent, _moments(like, source.stats.obs)
+
+
+def _like(ours: Agent, theirs: Agent) -> list[list[int]]:
+    """For each agent, those of the old team whom it was: itself, where it has the same network;
+    else all who have the network that is now its own.
+    """
+    now = ours.groups or (0,) * ours.n_agents
+    then = theirs.groups or (0,) * theirs.n_agents
+    everyone = list(range(len(then)))
+    return [
+        [i]
+        if i < len(then) and then[i] == group
+        else [j for j in everyone if then[j] == group] or everyone
+        for i, group in enumerate(now)
+    ]
 
 
 def _first_weight(agent: Agent) -> Callable[[Any], np.ndarray]:
@@ -136,15 +159,14 @@ def _first_weight(agent: Agent) -> Callable[[Any], np.ndarray]:
     return lambda network: network.memory.weight
 
 
-def _moments(ours: RunningStats, theirs: Any) -> RunningStats:
-    """Each agent's own; one that is new has those of all together."""
-    many, had = len(ours.mean), len(theirs.mean)
-    if many <= had:
-        return RunningStats(theirs.n, theirs.mean[:many], theirs.m2[:many])
-    mean = np.mean(theirs.mean, axis=0)
-    m2 = np.mean(theirs.m2 + theirs.n * (theirs.mean - mean) ** 2, axis=0)
-
-    def longer(each: Any, common: Any) -> Any:
-        return np.concatenate([each, np.tile(common, (many - had, 1))]).astype(np.float32)
-
-    return RunningStats(theirs.n, longer(theirs.mean, mean), longer(theirs.m2, m2))
+def _moments(like: list[list[int]], theirs: Any) -> RunningStats:
+    """Each agent's own; one that is new has those of the agents whom it is like, together."""
+    means, squares = np.asarray(theirs.mean), np.asarray(theirs.m2)
+    new_means, new_squares = [], []
+    for those in like:
+        mean = means[those].mean(axis=0)
+        spread = squares[those] + theirs.n * (means[those] - mean) ** 2
+        new_means.append(mean)
+        new_squares.append(spread.mean(axis=0))
+    made: Any = (np.stack(new_means), np.stack(new_squares))
+    return RunningStats(theirs.n, *(x.astype(np.float32) for x in made))

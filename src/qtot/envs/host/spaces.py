@@ -159,12 +159,18 @@ def shared_shape(observed: Sequence[Any]) -> ObsShape:
     return ()
 
 
-def pixels(space: Any) -> tuple[str, ...]:
-    """``EnvSpec.pixels`` of agents with this space."""
+def pixels(observed: Sequence[Any]) -> tuple[str, ...]:
+    """``EnvSpec.pixels`` of agents with these spaces."""
     spaces = host_module("gymnasium.spaces", "gym")
-    if isinstance(space, spaces.Dict):
-        return tuple(str(name) for name, part in space.spaces.items() if _scale(part) != 1.0)
-    return ("",) if _scale(space) != 1.0 else ()
+    if all(scale == 1.0 for space in observed for scale in _scales(space)):
+        return ()
+    space = observed[0]
+    if not shared_shape(observed) or isinstance(space, spaces.Box):
+        return ("",) if shared_shape(observed) else ("*",)
+    parts = {str(name): part for name, part in space.spaces.items()}
+    scaled = tuple(name for name, part in parts.items() if _scale(part) != 1.0)
+    inside = any(set(_scales(part)) != {_scale(part)} for part in parts.values())
+    return ("*",) if inside else scaled
 
 
 def _part(space: Any) -> tuple[int, ...]:
