@@ -81,6 +81,14 @@ def test_observations_come_in_every_form_of_training():
     np.testing.assert_allclose(parts.seen, [0.2] * 4 + [0, 1, 2, 3, 4, 5], rtol=1e-6)
 
 
+def test_pixels_that_cannot_be_told_are_refused():
+    agent = Fixed(Place("a", 0, 3, 6, (), ("*",)), 0)
+    with pytest.raises(QtotError, match="cannot tell which of these are: give them as floats"):
+        agent.act(np.ones(6, np.uint8), None, agent.reset())
+    agent.act(np.ones(6), None, agent.reset())
+    np.testing.assert_array_equal(agent.seen, np.ones(6))
+
+
 BAD_INPUT: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (([1, 2], None), {}, r"a expects an observation of shape \(4,\), got \(2,\)"),
     (({"x": [1]}, None), {}, r"shape \(4,\), got {'x': \(1,\)}"),
@@ -89,14 +97,21 @@ BAD_INPUT: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((None, None), {}, r"got \(\)"),
     (([1, 2, np.nan, 4], None), {}, "finite numbers, got nan at 2"),
     (([1, 2, 1e39, 4], None), {}, "finite numbers, got inf at 2"),
-    (([0] * 4, [1, 1]), {}, r"avail_actions of shape \(3,\) with at least one legal action, got"),
+    (([0] * 4, [1, 1]), {}, r"of 0 and 1 of shape \(3,\) with at least one legal action, got"),
     (([0] * 4, [0, 0, 0]), {}, "at least one legal action"),
-    (([0] * 4, "yes"), {}, "avail_actions of shape"),
-    (([0] * 4, [[1], 2, 3]), {}, "avail_actions of shape"),
+    (([0] * 4, "yes"), {}, "avail_actions of 0 and 1 of shape"),
+    (([0] * 4, [0.0, -np.inf, 0.0]), {}, "avail_actions of 0 and 1 of shape"),
+    (([0] * 4, [1, np.nan, 0]), {}, "avail_actions of 0 and 1 of shape"),
+    (([0] * 4, ["1", "0", "0"]), {}, "avail_actions of 0 and 1 of shape"),
+    (([0] * 4, [[1], 2, 3]), {}, "avail_actions of 0 and 1 of shape"),
+    (([10**400] * 4, None), {}, "a expects an observation of numbers"),
     (([0] * 4, None), {"memory": None}, "its memory as reset"),
     (([0] * 4, None), {"memory": Memory(np.zeros(3), -1)}, "its memory as reset"),
     (([0] * 4, None), {"memory": Memory(np.zeros(2), 3)}, "its memory as reset"),
     (([0] * 4, None), {"memory": Memory(np.zeros(2), 0.5)}, "its memory as reset"),
+    (([0] * 4, None), {"memory": Memory(np.array([0.0, np.nan]), 0)}, "its memory as reset"),
+    (([0] * 4, None), {"memory": Memory(["a", "b"], 0)}, "its memory as reset"),
+    (([0] * 4, None), {"memory": Memory([[1], 2], 0)}, "its memory as reset"),
     (([0] * 4, None), {"epsilon": 0.5}, "needs rng"),
 ]
 
@@ -213,7 +228,8 @@ BAD_FOLDERS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda said: said.pop("agents"), "is no policy of qtot's"),
     (lambda said: said.update(obs_size="50"), "expected a whole number from 0 to"),
     (lambda said: said.update(obs_size=2**40), "expected a whole number from 0 to"),
-    (lambda said: said.update(obs_size=51), r"has not the 51 numbers of obs_size"),
+    (lambda said: said.update(obs_size=51), "agent 0 cannot be one"),
+    (lambda said: said.update(obs_shape=[5, 5, 3]), r"has not the 50 numbers of obs_size"),
     (lambda said: said.update(max_actions=7), "no network of this team's: its inputs are"),
     (lambda said: said.update(memory_size=9), "no network of this team's: its inputs are"),
     (lambda said: said.update(values="prices"), "values must be 'q' or 'logits'"),

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from qtot.config import nested_replace
 from qtot.core.methods import METHODS
 from qtot.errors import QtotError
 from qtot.shipping import asked, export_run, played_inputs
+from qtot.store.run_folder import RunFolder
 from small import small_config
 from untrained import MEMORY, untrained
 
@@ -136,6 +138,27 @@ def test_weights_beyond_float16_are_refused(tmp_path: Path):
     with pytest.raises(QtotError, match=r"weight holds \S+, which float16 cannot; take float32"):
         export_run(run, tmp_path / "out", weights="float16")
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("harm", [np.nan, np.inf])
+def test_agents_that_diverged_are_refused(harm: float, tmp_path: Path):
+    run = run_of(tmp_path / "run", {})
+    params = jax.tree.map(np.array, run.params())
+    params.online.agent.network.head.weight[0, 0] = harm
+    RunFolder.open(run.path).save("last", 0, params)
+    with pytest.raises(QtotError, match=r"are not finite \(.*head.weight\): did it diverge"):
+        qtot.export(qtot.load(run.path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_that_are_no_numbers_are_not_close(tmp_path: Path):
+    """NaN compares as nothing with anything: it must count as infinitely far."""
+    run = run_of(tmp_path / "run", {})
+    export_run(run, tmp_path / "out")
+    params = run.params()
+    inputs = played_inputs(run, params, 50)
+    inputs.obs[7, 1, 3] = np.nan
+    assert np.isinf(asked(run, params, tmp_path / "out", inputs).largest)
 
 
 def test_nothing_is_overwritten(tmp_path: Path):

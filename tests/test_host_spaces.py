@@ -12,6 +12,7 @@ from qtot.envs.host.base import GarbageError
 from qtot.envs.host.spaces import (
     actions_of,
     obs_reader,
+    pixels,
     shared_shape,
     violation,
     without_mask,
@@ -68,6 +69,21 @@ def test_pixels_are_scaled_and_kept_in_their_order():
     np.testing.assert_allclose(read(IMAGE, obs).reshape(2, 3, 4), obs / 255.0, rtol=1e-6)
     counts = spaces.Box(0, 9, (2, 3), np.uint8)
     np.testing.assert_array_equal(read(counts, np.full((2, 3), 7, np.uint8)), np.full(6, 7.0))
+
+
+def test_which_parts_are_pixels():
+    """What an exported policy has to scale as training did: where that cannot be said, "*"."""
+    counts = spaces.Box(0, 9, (2, 2), np.uint8)
+    inside = spaces.Dict({"deep": spaces.Dict({"eye": IMAGE, "counts": counts})})
+    for observed, want in (
+        ([counts, DICT["where"]], ()),
+        ([IMAGE, IMAGE], ("",)),
+        ([DICT, DICT], ("eye",)),
+        ([IMAGE, DICT], ("*",)),
+        ([spaces.Tuple((IMAGE, counts))] * 2, ("*",)),
+        ([inside, inside], ("*",)),
+    ):
+        assert pixels(observed) == want
 
 
 def test_the_parts_of_a_dict_keep_their_order_and_shape():

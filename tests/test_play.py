@@ -134,6 +134,18 @@ def test_a_process_that_dies_is_told_and_none_is_left(tmp_path: Path):
         pass
 
 
+def test_what_lies_in_the_working_directory_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = run_of(tmp_path / "run", {})
+    write_agents(run, tmp_path / "out", run.params())
+    (tmp_path / "hashlib.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    with apart([(tmp_path / "out", "agent_0")]) as team:
+        assert len(team.pids) == 1
+    assert not (tmp_path / "trace").exists()
+
+
 def test_processes_end_with_their_parent(tmp_path: Path):
     """Their pipes close, however it ended."""
     run = run_of(tmp_path / "run", {})
@@ -171,6 +183,10 @@ def test_a_difference_is_a_tie_or_unexplained():
     assert compared(recorded(same, 0.5 * TIE), recorded(other, 1.0)) == (1, 2, 1, 1, 0)
     assert compared(recorded(same, 2 * TIE), recorded(other, 1.0)) == (1, 2, 1, 0, 1)
     assert compared(recorded(same, 1.0), recorded(same[:2], 1.0)) == (1, 2, 2, 0, 1)
+    assert compared(recorded(same[:2], 1.0), recorded(same, 1.0)) == (1, 2, 2, 0, 1)
+    more = recorded(same, 1.0)
+    more.episodes[7, 0] = more.episodes[0, 0]
+    assert compared(recorded(same, 1.0), more) == (1, 3, 3, 0, 1)
 
 
 def test_the_margin_is_between_the_two_best_legal_values():

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import random
+import resource
 import shutil
 import struct
 import zipfile
@@ -24,6 +25,7 @@ import qtot
 from command import run as command
 from golden import FOLDER
 from qtot.core.mixers.base import MixerInputs
+from qtot.envs import make_env
 from qtot.errors import QtotError
 from qtot.pymarl.torch_file import read_state_dict
 from small import small_config
@@ -31,13 +33,15 @@ from test_hostile import other_bytes, patient
 from untrained import untrained
 
 MODELS = Path(__file__).parent / "pymarl"
+THEIRS = "obs+last_action+agent_id"
 KNOWN = ("qmix", "qmix_h1", "vdn", "iql", "coma")
 FILES = sorted(path.relative_to(MODELS).as_posix() for path in MODELS.rglob("*.th"))
 
 
 def imported(name: str, out: Path) -> qtot.Run:
-    with_mixer = name.startswith(("qmix", "epymarl"))
-    return qtot.import_pymarl(MODELS / name, out, n_agents=None if with_mixer else 3)
+    n_agents = None if name.startswith(("qmix", "epymarl")) else 3
+    inputs = "obs+last_action" if name.startswith("epymarl") else THEIRS
+    return qtot.import_pymarl(MODELS / name, out, n_agents=n_agents, inputs=inputs)
 
 
 @pytest.mark.parametrize("older", ["", "-legacy"])
@@ -139,12 +143,58 @@ def test_an_environment_that_is_named_must_fit(tmp_path: Path):
     got = command(f"import-pymarl {MODELS / 'iql'} --out {tmp_path / 'run'}")
     assert got.code == 2
     assert "say so, with --n-agents, or name the environment, with --env" in got.err
-    got = command(f"import-pymarl {MODELS / 'qmix'} --out {tmp_path / 'run'}", columns=200)
-    assert got.code == 0
-    assert "qmix: 3 agents, 4 actions, observations of 5, state of 6" in got.out
     got = command(f"import-pymarl {MODELS / 'qmix'} --out {tmp_path / 'run'}")
     assert got.code == 2
+    assert "do not say what the agents were fed beside their observation" in got.err
+    theirs = f"import-pymarl {MODELS / 'qmix'} --out {tmp_path / 'run'} --inputs {THEIRS}"
+    got = command(theirs, columns=200)
+    assert got.code == 0
+    assert "qmix: 3 agents, 4 actions, observations of 5, state of 6" in got.out
+    got = command(theirs)
+    assert got.code == 2
     assert "already holds a run" in got.err
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "message"),
+    [
+        ("qmix", {"n_agents": 4}, "the models are of 3 agents, not of 4"),
+        ("iql", {"n_agents": 0}, "n_agents must be from 1 to 4096, got 0"),
+        ("iql", {"n_agents": 9}, "12 inputs, too few for an observation beside the last"),
+        ("qmix", {"inputs": "last_action"}, "unknown inputs 'last_action'"),
+        ("qmix", {"algo": "vdn"}, r"nothing here takes mixer\.\S+, .* for vdn; see --algo"),
+        ("vdn", {"algo": "qmix", "n_agents": 3}, "should have the shape .*, it has nothing"),
+    ],
+)
+def test_what_is_said_must_fit(name: str, asked: dict[str, Any], message: str, tmp_path: Path):
+    with pytest.raises(QtotError, match=message):
+        qtot.import_pymarl(MODELS / name, tmp_path / "run", **{"inputs": THEIRS, **asked})
+    assert not (tmp_path / "run").exists()
+
+
+def test_inputs_of_equal_length_are_asked_for(tmp_path: Path):
+    """Two agents with two actions: a one-hot vector of two could be either."""
+    env, rng = "matrix/two_step", np.random.default_rng(0)
+    spec = make_env(env).spec
+    assert spec.n_agents == spec.max_actions
+    shapes = {
+        "fc1": (5, spec.obs_size + spec.n_agents),
+        "rnn_ih": (15, 5),
+        "rnn_hh": (15, 5),
+        "fc2": (spec.max_actions, 5),
+    }
+    arrays = {}
+    for part, (rows, columns) in shapes.items():
+        layer, _, side = part.partition("_")
+        for kind, shape in (("weight", (rows, columns)), ("bias", (rows,))):
+            name = f"{layer}.{kind}_{side}" if side else f"{layer}.{kind}"
+            arrays[name] = rng.normal(size=shape).astype("<f4")
+    (tmp_path / "agent.th").write_bytes(state_dict(arrays))
+    with pytest.raises(QtotError, match="as long as each other: say which, with --inputs"):
+        qtot.import_pymarl(tmp_path, tmp_path / "run", env=env)
+    for inputs, answer in (("obs+last_action", (True, False)), ("obs+agent_id", (False, True))):
+        run = qtot.import_pymarl(tmp_path, tmp_path / inputs, env=env, inputs=inputs)
+        assert (run.config.agent.prev_action, run.config.agent.agent_id) == answer
 
 
 def test_what_is_no_model_of_theirs_is_refused(tmp_path: Path):
@@ -238,6 +288,60 @@ def test_a_tensor_lies_in_its_storage(
     else:
         with pytest.raises(QtotError, match=r"no state dict that torch.save wrote"):
             read_state_dict(path)
+
+
+def state_dict(arrays: dict[str, np.ndarray]) -> bytes:
+    """As torch's zip format has them."""
+    entries, storages = [], {}
+    for key, (name, array) in enumerate(arrays.items()):
+        strides = np.array(array.strides) // array.itemsize
+        sizes, steps = ("".join(f"I{x}\n" for x in xs) for xs in (array.shape, strides))
+        storage = f"(S'storage'\nctorch\nFloatStorage\nS'{key}'\nS'cpu'\nI{array.size}\ntQ"
+        rebuild = f"ctorch._utils\n_rebuild_tensor_v2\n({storage}I0\n({sizes}t({steps}t"
+        entries.append(f"S'{name}'\n{rebuild}I00\nNtRs")
+        storages[str(key)] = array.tobytes()
+    return as_zip(f"(d{''.join(entries)}.".encode(), storages)
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize(
+    "evil",
+    [
+        # BUILD: what an object of ours is made of, or a function's, is set from the file.
+        tensor("4").replace(b"NtRs.", b"NtR(dS'shape'\nI9\nsbs."),
+        b"ctorch._utils\n_rebuild_tensor_v2\n(dS'__call__'\nNsb.",
+        b"ctorch._utils\n_rebuild_parameter\n(dS'__defaults__'\nNsb.",
+        # A memo that asks for gigabytes.
+        b"(dr\xff\xff\xff\x7f.",
+        b"(dp2147483647\n.",
+    ],
+    ids=["tensor", "function", "parameter", "memo", "memo in words"],
+)
+def test_nothing_is_changed_after_it_was_made(older: bool, evil: bytes, tmp_path: Path):
+    path, numbers = tmp_path / "agent.th", np.arange(4, dtype="<f4").tobytes()
+    older_file = as_older(evil, ["0"], struct.pack("<q", 4) + numbers)
+    path.write_bytes(older_file if older else as_zip(evil, {"0": numbers}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(QtotError, match=r"no state dict that torch.save wrote"):
+        read_state_dict(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_views_may_not_make_more_of_a_file_than_it_is(tmp_path: Path):
+    """Thousands of names for the same numbers."""
+    one = tensor("4").removeprefix(b"(d").removesuffix(b".")
+    many = b"".join(one.replace(b"S'w'", b"S'w%d'" % i) for i in range(4_000))
+    path = tmp_path / "agent.th"
+    big = np.zeros(4, "<f4").tobytes()
+    path.write_bytes(as_zip(b"(d" + many + b".", {"0": big}))
+    read_state_dict(path)  # each name takes more of the file than its four numbers
+    wide = many.replace(b"cpu'\nI4", b"cpu'\nI4096").replace(b"(I4\nt", b"(I4096\nt")
+    path.write_bytes(as_zip(b"(d" + wide + b".", {"0": bytes(4 * 4096)}))
+    with pytest.raises(QtotError, match="its arrays are larger than the file"):
+        read_state_dict(path)
+    path.write_bytes(as_zip(tensor("0"), {"0": big}))
+    with pytest.raises(QtotError, match="w is empty"):
+        read_state_dict(path)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -128,6 +128,26 @@ def test_networks_of_their_own_and_groups_go_along(tmp_path: Path):
         np.testing.assert_array_equal(got, want[:many])
 
 
+def test_agents_in_other_groups_know_what_their_new_network_saw(tmp_path: Path):
+    """Who is in another group now never had its network: it begins as those who had."""
+    changes = {"scaling": {"normalise_obs": True}}
+    source = untrained(tmp_path / "source", config_of(agent=GROUPS, **changes))
+    again = {"sharing": "groups", "groups": (1, 1, 0)}
+    train, fresh = begun(config_of(agent=again, init_agents=str(source.path), **changes))
+    old, had = source.params().online.agent, source.params().stats.obs
+    network = jax.tree.map(lambda x: np.asarray(x[0]), train.online.agent.network)
+    weight, then = network.encoder[0].weight, old.network.encoder[0].weight
+    np.testing.assert_array_equal(network.head.weight, old.network.head.weight)
+    np.testing.assert_array_equal(weight[..., :-3], then[..., :-3])
+    begins = np.asarray(fresh.online.agent.network.encoder[0].weight[0])
+    for i, was in enumerate((None, 1, 2)):  # its column of agent ids
+        want = begins if was is None else then
+        np.testing.assert_array_equal(weight[..., i - 3], want[..., i - 3])
+    mean = np.asarray(train.stats.obs.mean[0])
+    np.testing.assert_allclose(mean[0], had.mean[1], rtol=1e-6)  # who alone was in group 1
+    np.testing.assert_array_equal(mean[1:], had.mean[1:])
+
+
 def test_what_does_not_fit_is_refused_with_the_reason(tmp_path: Path):
     source = untrained(tmp_path / "source", config_of(agent={"sharing": "none"}))
     none = {"agent": {"sharing": "none"}}
@@ -137,6 +157,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(tmp_path: Path):
         (HUNT, {"scaling": {"normalise_obs": True}, **none}, "--scaling.normalise-obs is True"),
         ("predator_prey/5x5-4v1-p2-t30", none, "there are 3 for 4 agents"),
         (HUNT, {}, "--agent.sharing is all here and was none"),
+        (HUNT, {"algo": "coma", **none}, "coma here, qmix there: logits of a policy are no val"),
     ):
         with pytest.raises(QtotError, match=f"cannot begin here: .*{reason}"):
             heirs(config_of(env, init_agents=str(source.path), **changes), jax_env(env).spec)

@@ -110,6 +110,7 @@ def apart(members: Sequence[tuple[Path, str]]) -> Iterator[Apart]:
             for i, process in enumerate(processes):
                 assert process.stdout is not None
                 slow = threading.Timer(STARTING, process.kill)
+                slow.daemon = True
                 slow.start()
                 with team._minded(i):
                     hello = process.stdout.readline()
