@@ -171,6 +171,18 @@ class Run:
             return nullcontext(stage_in_graph(world.in_graph, episodes))
         return stage_on_host(world.make, world.spec, self.config, episodes)
 
+    def digest(self, seed: int) -> str:
+        """Of the file of one seed's parameters."""
+        return self._folder.digest(self.which, seed)
+
+    def record(self, seed: int, facts: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Episodes of one seed into the folder, for reports.
+
+        Raises:
+            QtotError: they cannot be written.
+        """
+        self._folder.record(seed, facts, arrays)
+
     def __repr__(self) -> str:
         c = self.config
         return f"Run({str(self.path)!r}, {c.algo} on {c.env}, seeds {list(self.seeds)})"

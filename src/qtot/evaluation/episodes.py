@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ from qtot.core.learner import Learner, PolicyParams
 from qtot.core.masks import masked_argmax
 from qtot.envs.base import JaxEnv
 from qtot.envs.dice import hashed, plain, root_key
-from qtot.envs.stream import Draws, Stream, open_stream, play, see
+from qtot.envs.stream import Draws, Outcome, Stream, open_stream, play, see
 from qtot.evaluation.teams import Seen, Team, margin_of
-from qtot.types import Key, Keys
+from qtot.types import Key, Keys, PyTree, Slots
 
 EVALUATION = 0x45564C  # folded into a seed's key; training splits it instead
 FRESH = 2**31  # indices of evaluations that training does not use
@@ -55,22 +55,22 @@ def _chance(keys: Keys, t: Array | int) -> Keys:
     return plain(jax.vmap(jax.random.fold_in, (0, None))(hashed(keys), t))
 
 
-def _played(env: JaxEnv, keys: Keys, t: Array, stage: _Stage, action: Array) -> _Stage:
+def _played(
+    env: JaxEnv, keys: Keys, t: Array, stage: _Stage, action: Array
+) -> tuple[_Stage, Outcome]:
     stream, outcome = play(env, Draws(_chance(keys, t + 1), None), stage.stream, action)
     results = stage.results
 
     def at_end(new: Array, old: Array) -> Array:
         return jnp.where(outcome.ended, new, old)
 
-    return _Stage(
-        stream,
-        Episodes(
-            at_end(outcome.episode_return, results.episode_return),
-            at_end(outcome.episode_length, results.length),
-            {k: at_end(outcome.info[k], results.info[k]) for k in results.info},
-            results.ended | outcome.ended,
-        ),
+    results = Episodes(
+        at_end(outcome.episode_return, results.episode_return),
+        at_end(outcome.episode_length, results.length),
+        {k: at_end(outcome.info[k], results.info[k]) for k in results.info},
+        results.ended | outcome.ended,
     )
+    return _Stage(stream, results), outcome
 
 
 class _Player(NamedTuple):
@@ -135,7 +135,7 @@ def play_greedy(env: JaxEnv, learner: Learner, policy: PolicyParams, *, keys: Ke
     def slot(carry: tuple[Array, _Stage, _Player]) -> tuple[Array, _Stage, _Player]:
         t, stage, player = carry
         player, shown = _slot(env, learner, policy, stage, player)
-        return t + 1, _played(env, keys, t, stage, shown.action), player
+        return t + 1, _played(env, keys, t, stage, shown.action)[0], player
 
     start = (jnp.zeros((), jnp.int32), _opened(env, keys), _begun(policy, len(keys)))
     return jax.lax.while_loop(playing, slot, start)[1].results
@@ -149,11 +149,44 @@ def trace_greedy(
     def slot(carry: tuple[_Stage, _Player], t: Array) -> tuple[tuple[_Stage, _Player], Slot]:
         stage, player = carry
         player, shown = _slot(env, learner, policy, stage, player)
-        return (_played(env, keys, t, stage, shown.action), player), shown
+        return (_played(env, keys, t, stage, shown.action)[0], player), shown
 
     start = (_opened(env, keys), _begun(policy, len(keys)))
     (stage, _), slots = jax.lax.scan(slot, start, jnp.arange(env.spec.episode_limit))
     return stage.results, slots
+
+
+def witness(
+    env: JaxEnv,
+    learner: Learner,
+    policy: PolicyParams,
+    *,
+    keys: Keys,
+    look: Callable[[PyTree], dict[str, Array]],
+) -> tuple[Episodes, Slots, dict[str, Array]]:
+    """The same episodes with all that there is to see: slots as training has them, final
+    observations included, and what ``look`` sees in every state; ``[L+1, E, ...]``, L the episode
+    limit.
+    """
+
+    def slot(carry: tuple[_Stage, _Player], t: Array) -> tuple[tuple[_Stage, _Player], Any]:
+        stage, player = carry
+        seen, looks = see(env, stage.stream), jax.vmap(look)(stage.stream.env)
+        player, shown = _slot(env, learner, policy, stage, player)
+        after, outcome = _played(env, keys, t, stage, shown.action)
+        told = Slots(
+            *seen,
+            action=shown.action,
+            reward=outcome.reward,
+            terminated=outcome.terminated,
+            first=stage.stream.first,
+            valid=outcome.valid,
+        )
+        return (after, player), (told, looks)
+
+    start = (_opened(env, keys), _begun(policy, len(keys)))
+    (stage, _), told = jax.lax.scan(slot, start, jnp.arange(env.spec.episode_limit + 1))
+    return stage.results, *told
 
 
 Stepwise = Callable[[Team, Key, int], Episodes]
@@ -170,7 +203,7 @@ def stepwise(env: JaxEnv) -> Stepwise:
 
     @jax.jit
     def played(keys: Keys, t: Array, stage: _Stage, action: Array) -> tuple[_Stage, Seen]:
-        return _with_seen(_played(env, keys, t, stage, action))
+        return _with_seen(_played(env, keys, t, stage, action)[0])
 
     def _with_seen(stage: _Stage) -> tuple[_Stage, Seen]:
         seen, stream = see(env, stage.stream), stage.stream

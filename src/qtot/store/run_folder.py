@@ -4,6 +4,7 @@ config.json       resolved configuration, environment facts, versions, git commi
 metrics.jsonl     one JSON object per seed and log (keys: see METRICS)
 params/seed-S/    last.npz and best.npz
 result.json       the closing table
+records/          seed-S.npz: episodes to look at (store/records.py)
 checkpoints/      what ``qtot resume`` goes on from (store/checkpoints.py)
 lock              held by the process that writes
 """
@@ -11,6 +12,7 @@ lock              held by the process that writes
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -27,6 +29,7 @@ from qtot.store.checkpoints import Checkpoints
 from qtot.store.files import write_json
 from qtot.store.lock import only_writer
 from qtot.store.params import load_params, save_params
+from qtot.store.records import read_record, write_record
 from qtot.validation import validate
 
 SCHEMA = 3
@@ -221,6 +224,18 @@ class RunFolder:
         """The closing table."""
         write_json(self._at("result.json"), result)
 
+    def record(self, seed: int, facts: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Episodes of one seed, in place of those that were there.
+
+        Raises:
+            QtotError: they cannot be written.
+        """
+        path = self._record(seed)
+        try:
+            write_record(path, facts, arrays)
+        except OSError as error:
+            raise QtotError(f"cannot write {path} ({error.strerror})") from None
+
     # Reading -------------------------------------------------------------------------------
 
     @staticmethod
@@ -297,6 +312,28 @@ class RunFolder:
     def load(self, which: Which, seed: int, template: Any) -> Any:
         """The parameters of one seed, in the shape of ``template``."""
         return load_params(self._params(which, seed), template)
+
+    def digest(self, which: Which, seed: int) -> str:
+        """Of the file that ``load`` reads; empty where there is none."""
+        try:
+            return hashlib.sha256(self._params(which, seed).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def has_record(self, seed: int) -> bool:
+        """Whether episodes of a seed were recorded."""
+        return self._record(seed).is_file()
+
+    def read_record(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What ``record`` wrote: facts, which are not checked here, and arrays.
+
+        Raises:
+            QtotError: there is none, or it is damaged.
+        """
+        return read_record(self._record(seed))
+
+    def _record(self, seed: int) -> Path:
+        return self._at("records", f"seed-{seed}.npz")
 
     def _params(self, which: Which, seed: int) -> Path:
         return self._at("params", f"seed-{seed}", f"{which}.npz")

@@ -4,6 +4,8 @@ maximum at the same joint action (theorem 1).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ from qtot.core.masks import masked_argmax
 from qtot.core.mixers.base import Shapes
 from qtot.core.networks import Networks
 from qtot.core.nn import MLP
-from qtot.core.unroll import scrub, unroll, unroll_slow
+from qtot.core.unroll import Unrolled, scrub, unroll, unroll_slow
 from qtot.types import Batch, Key
 
 REPORTS = (*TD_METRICS, "opt_loss", "nopt_loss")
@@ -57,6 +59,13 @@ class JointQ(eqx.Module):
         one_hot = jax.nn.one_hot(action, self.n_actions)
         own = self.encoder(jnp.concatenate([hidden, one_hot], axis=-1))
         return self.joint(jnp.concatenate([state, jnp.sum(own, axis=-2)], axis=-1))
+
+    def judge(
+        self, state: Float[Array, "*b S"], unrolled: Unrolled
+    ) -> Callable[[Int[Array, "*b N"]], Float[Array, "*b 1"]]:
+        """The joint Q of any joint action, in states to which ``unroll_all`` has led."""
+        hidden = unrolled[0][1]
+        return lambda action: self(state, hidden, action)
 
 
 def qtran_loss(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from qtot.core.agent import Agent
 from qtot.core.config import AgentConfig, CriticConfig
@@ -31,7 +31,7 @@ from qtot.core.mixers.base import Shapes
 from qtot.core.mixers.vdn import StateValue
 from qtot.core.networks import Networks
 from qtot.core.nn import MLP
-from qtot.core.unroll import scrub, unroll_all, unroll_slow
+from qtot.core.unroll import Unrolled, scrub, unroll_all, unroll_slow
 from qtot.types import Batch, Key
 
 REPORTS = (*TD_METRICS, "critic_loss", "weight")
@@ -62,6 +62,13 @@ class CentralQ(eqx.Module):
         self, q: Float[Array, "*b N"], state: Float[Array, "*b S"]
     ) -> Float[Array, "*b 1"]:
         return self.mix(jnp.concatenate([state, q], axis=-1)) + self.value(state)
+
+    def judge(
+        self, state: Float[Array, "*b S"], unrolled: Unrolled
+    ) -> Callable[[Int[Array, "*b N"]], Float[Array, "*b 1"]]:
+        """Q* of any joint action, in states to which ``unroll_all`` has led."""
+        q = unrolled[1][0]
+        return lambda action: self(pick(q, action), state)
 
 
 # Which transitions count in full, the others being weighted alpha: from Q_tot minus its target,

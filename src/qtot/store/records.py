@@ -1,0 +1,84 @@
+"""Records of episodes: arrays by name, and what they are of, in one file; whoever wrote it.
+
+A file is an ``.npz`` of plain arrays beside ``facts``, the bytes of a JSON object.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtot.errors import QtotError
+from qtot.store.files import write_atomic
+
+FORMAT = 1
+LARGEST = 2**30
+"""bytes of a file that is read"""
+KINDS = "biuf"
+"""of numbers"""
+
+
+def write_record(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Atomically."""
+    said = np.frombuffer(json.dumps({"format": FORMAT, **facts}).encode(), np.uint8)
+    buffer = io.BytesIO()
+    plain: Any = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    np.savez_compressed(buffer, facts=said, **plain)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The facts and the arrays.
+
+    Raises:
+        QtotError: it is damaged, of another version, or no record.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            raise QtotError(f"{path} is no record of episodes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise QtotError(f"{path} cannot be read ({error})") from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            names = [name.removesuffix(".npy") for name in file.namelist()]
+            most = LARGEST
+            arrays = {}
+            for name in names:
+                arrays[name] = _array(file, name, most)
+                most -= arrays[name].nbytes
+        facts = json.loads(arrays.pop("facts").tobytes())
+        if facts["format"] != FORMAT:
+            raise QtotError(
+                f"{path} has format {str(facts['format'])[:80]}, this version reads {FORMAT}; "
+                "record anew: qtot eval RUN --record 4"
+            )
+    except QtotError:
+        raise
+    except Exception:  # a damaged zip raises whatever its bytes happen to say
+        raise QtotError(
+            f"{path} is damaged, or no record of episodes; record anew: qtot eval RUN --record 4"
+        ) from None
+    return facts, arrays
+
+
+def _array(file: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+    """One array, looked at before it is unpacked: a few bytes may claim to be terabytes."""
+    with file.open(f"{name}.npy") as member:
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise ValueError("another format")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if dtype.kind not in KINDS or fortran or not 0 <= size <= most:
+            raise ValueError("no plain numbers, or too many")
+        content = member.read(size + 1)
+    if len(content) != size:
+        raise ValueError("cut")
+    return np.frombuffer(content, dtype).reshape(shape)
