@@ -55,9 +55,9 @@ def _on_host(run: Run, target: Any, make: Any, asked: Asked) -> Witnessed:
     host = run.config.host_here
     drawn = drawing(target, host) if isinstance(target, str) else host
     if drawn != host:
-        draws = partial(make_env, target, drawn)
+        draws: Any = partial(make_env, target, drawn)
         try:
-            draws().close()  # pyright: ignore[reportAttributeAccessIssue] (stepped by Python)
+            draws().close()
             return witness_on_host(draws, run.spec, drawn, asked)
         except QtotError:  # it takes no render_mode
             pass

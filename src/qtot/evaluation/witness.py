@@ -105,11 +105,12 @@ def _watched(pool: InProcess, asked: Asked) -> Witnessed:
         board.ended[0] = board.valid[0] = board.failed[0] = False
         if running.any():
             pool.send(0, 0)
+        reward: Any = np.where(board.valid[0], board.reward[0], 0.0).astype(np.float32)
         told.append(
             Slots(
                 *seen[:4],
                 action=board.action[0].copy(),
-                reward=np.where(board.valid[0], board.reward[0], 0.0).astype(np.float32),
+                reward=reward,
                 terminated=board.valid[0] & board.terminated[0],
                 first=seen[4] & running,
                 valid=board.valid[0].copy(),
