@@ -359,8 +359,8 @@ def test_exploration_draws_legal_actions_only_and_by_its_rng(agent: Policy):
     [
         (OBS[:3], None, r"agent_1 expects an observation of shape \(4,\), got \(3,\)"),
         (OBS[None], None, r"shape \(4,\), got \(1, 4\)"),
-        (OBS, [True, True], r"agent_1 expects avail_actions of shape \(3,\)"),
-        (OBS, [[True] * 3], r"avail_actions of shape \(3,\)"),
+        (OBS, [True, True], r"agent_1 expects avail_actions of 0 and 1 of shape \(3,\)"),
+        (OBS, [[True] * 3], r"avail_actions of 0 and 1 of shape \(3,\)"),
         (OBS, [False] * 3, "at least one legal action, got"),
     ],
 )

@@ -134,7 +134,7 @@ def test_what_the_methods_with_a_critic_change_of_the_paper_preset(algo: str):
 def test_the_paper_preset_decides_everything_that_learning_depends_on():
     """An option added later must be looked up in the paper, too."""
     undecided = {
-        "env", "algo", "preset", "steps", "seed", "seeds", "log_every",
+        "env", "algo", "preset", "steps", "seed", "seeds", "init_agents", "log_every",
         "target.tau",  # of soft updates
         "replay.length",  # of segments
         "replay.dtype", "matmul_precision",  # exact
