@@ -12,6 +12,7 @@ from qtot.config import products
 from qtot.core.methods import method
 from qtot.envs import make_env
 from qtot.envs.host.frames import drawing
+from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import FRESH
 from qtot.evaluation.insight import Certificate, certify, insights
@@ -46,7 +47,7 @@ def record_run(run: Run, episodes: int, *, env: Any = None, index: int = 0) -> l
             seen = witness_in_graph(world.in_graph, many)
         else:
             seen = _on_host(run, target, world.make, asked)
-        out.append(_written(run, asked, seen))
+        out.append(_written(run, world.spec, asked, seen))
     return out
 
 
@@ -64,7 +65,7 @@ def _on_host(run: Run, target: Any, make: Any, asked: Asked) -> Witnessed:
     return witness_on_host(make, run.spec, host, asked)
 
 
-def _written(run: Run, asked: Asked, seen: Witnessed) -> Recorded:
+def _written(run: Run, spec: EnvSpec, asked: Asked, seen: Witnessed) -> Recorded:
     learner, params, seed = asked.learner, asked.params, asked.start[0]
     ask = jax.default_matmul_precision(products(run.config))(partial(insights, learner))
     slots = seen.slots
@@ -85,7 +86,6 @@ def _written(run: Run, asked: Asked, seen: Witnessed) -> Recorded:
     if seen.frames is not None:
         arrays["frames"] = seen.frames[:last]
     scene = seen.scene
-    spec = run.spec
     facts = {
         "env": spec.name,
         "algo": run.config.algo,

@@ -24,24 +24,6 @@ from qtot.core.networks import Networks
 from qtot.core.unroll import Unrolled, previous_actions, scrub, unroll_all
 from qtot.types import Batch, SequenceStart, Slots
 
-INSIGHTS: dict[str, str] = {
-    "q": "[T, E, N, A] every agent's values; with coma the logits of its policy",
-    "greedy": "[T, E, N] the legal action of largest value",
-    "q_tot": "[T, E] of the actions taken; only where values are mixed",
-    "credit": "[T, E, N] ∂Q_tot/∂Q_a by the value of the action taken",
-    "bias": "[T, E] Q_tot minus the sum of credit times Q_a: what the state adds",
-    "td_error": "[T, E], or [T, E, N] where nothing is mixed: reward (as scaled in training) plus "
-    "the discounted value of the next greedy joint action, minus the value; all by the networks as "
-    "they are, over one step; 0 where no transition is",
-    "q_joint": "[T, E] of the actions taken, by the unrestricted critic of weighted QMIX or QTRAN",
-    "table": "[T, E, P] Q_tot of every joint action, legal or not, the last agent's action "
-    "counting fastest; where there are few",
-    "policy": "[T, E, N, A] coma: probabilities, without exploration",
-    "q_critic": "[T, E, N, A] coma: the critic's value of each action, the others' as taken",
-    "advantage": "[T, E, N] coma: counterfactual, of the action taken",
-}
-"""what there is, as far as the method has it"""
-
 MOST_JOINT = 4096
 """joint actions that are tried out in a state"""
 MOST_TABLE = 64
@@ -80,7 +62,7 @@ class Team(NamedTuple):
 
 
 def insights(learner: Learner, params: PolicyParams, slots: Slots) -> dict[str, Array]:
-    """``INSIGHTS`` of episodes that lie side by side, each from its first slot on.
+    """``store.records.SAID`` of episodes that lie side by side, each from its first slot on.
 
     Args:
         learner: of the run.

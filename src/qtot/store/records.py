@@ -1,6 +1,9 @@
 """Records of episodes: arrays by name, and what they are of, in one file; whoever wrote it.
 
-A file is an ``.npz`` of plain arrays beside ``facts``, the bytes of a JSON object.
+A file is an ``.npz`` of plain arrays beside ``facts``, the bytes of a JSON object: ``slots/...`` as
+training has them (``types.Slots``, without states), ``said/...`` (SAID), ``look/...``
+(``envs.scenes.LOOKS``), ``info/...``, ``returns`` and ``lengths`` of the episodes, and ``frames``,
+pictures of the first one, where the environment draws itself.
 """
 
 from __future__ import annotations
@@ -16,6 +19,24 @@ import numpy as np
 
 from qtot.errors import QtotError
 from qtot.store.files import write_atomic
+
+SAID: dict[str, str] = {
+    "q": "[T, E, N, A] every agent's values; with coma the logits of its policy",
+    "greedy": "[T, E, N] the legal action of largest value",
+    "q_tot": "[T, E] of the actions taken; only where values are mixed",
+    "credit": "[T, E, N] ∂Q_tot/∂Q_a by the value of the action taken",
+    "bias": "[T, E] Q_tot minus the sum of credit times Q_a: what the state adds",
+    "td_error": "[T, E], or [T, E, N] where nothing is mixed: reward (as scaled in training) plus "
+    "the discounted value of the next greedy joint action, minus the value; all by the networks as "
+    "they are, over one step; 0 where no transition is",
+    "q_joint": "[T, E] of the actions taken, by the unrestricted critic of weighted QMIX or QTRAN",
+    "table": "[T, E, P] Q_tot of every joint action, legal or not, the last agent's action "
+    "counting fastest; where there are few",
+    "policy": "[T, E, N, A] coma: probabilities, without exploration",
+    "q_critic": "[T, E, N, A] coma: the critic's value of each action, the others' as taken",
+    "advantage": "[T, E, N] coma: counterfactual, of the action taken",
+}
+"""what the networks say of E episodes over T slots, as far as the method has it"""
 
 FORMAT = 1
 LARGEST = 2**30

@@ -80,6 +80,8 @@ class Training:
         limit = program.collector.env.spec.episode_limit
         self.health = Health(self.config, program.learner, limit)
         self.step = 0
+        self.shares: dict[str, float] = {}
+        """of the parts of an iteration in its time, where there was time to measure them"""
         if self.resumed is not None:
             self.step, record = self.resumed.step, self.resumed.record
             self.episodes, self.rows = np.array(record["episodes"]), record["rows"]
@@ -143,6 +145,7 @@ class Training:
                     left_s = self.wall_s * (config.steps / max(self.step, 1) - 1)
                     if (split := engine.split(state, left_s)) is not None:
                         self.display.time_split(split)
+                        self.shares = {f"share/{name}": share for name, share in split.items()}
                 self._keep(state)
         self._close()
 
@@ -361,7 +364,7 @@ class Training:
                 "no learner update was made: the steps ended before --replay.warmup was stored; "
                 "take more --steps"
             )
-        result = closing(self.rows, self.best, peak_memory())
+        result = closing(self.rows, self.best, {**peak_memory(), **self.shares})
         with self._to_disk("the closing table", must=True):
             self.folder.flush()
             self.folder.close(result)

@@ -44,7 +44,7 @@ def closing(
     Args:
         rows: the last log.
         best: the row of every seed's best evaluation.
-        peak: what the run needed of memory.
+        peak: what the run needed of memory and time.
     """
     result = []
     for row in rows:

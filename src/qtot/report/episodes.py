@@ -1,0 +1,235 @@
+"""Recorded episodes as a page plays them: lists of numbers, step by step. What is read may be
+anybody's, so every size is checked.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from qtot.envs.scenes import LOOKS
+from qtot.errors import QtotError
+from qtot.report.read import ReadRun
+from qtot.store.records import SAID
+from qtot.store.run_folder import RunFolder, Which
+
+BUDGET = 8_000_000
+"""characters that episodes may take of a page"""
+MOST_FEATURES = 64
+"""of an observation, drawn where there is nothing else to see"""
+GROUNDS = ("plane", "grid", "table")
+
+
+class Record(NamedTuple):
+    """The episodes of one seed."""
+
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def episodes(self) -> int:
+        """How many."""
+        return len(self.arrays["lengths"])
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """What ``evaluation.insight.Certificate`` says."""
+        return self.facts["certificate"]
+
+
+def read_records(run: ReadRun) -> list[Record]:
+    """Of all seeds of a run that were recorded.
+
+    Raises:
+        QtotError: one is damaged.
+    """
+    folder = run.folder
+    there = [seed.seed for seed in run.seeds if folder.has_record(seed.seed)]
+    return [read_checked(folder, run, seed) for seed in there]
+
+
+def read_checked(folder: RunFolder, run: ReadRun, seed: int) -> Record:
+    """Of one seed.
+
+    Raises:
+        QtotError: there is none, or it is no record of that run.
+    """
+    facts, arrays = folder.read_record(seed)
+    try:
+        _check(run, facts, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise QtotError(
+            f"the record of seed {seed} of {run.path} is damaged ({str(error)[:200]}); record "
+            f"anew: qtot eval {run.path} --record 4"
+        ) from None
+    return Record(facts, arrays)
+
+
+SHAPES = {
+    "slots/obs": "NO",
+    "slots/avail_actions": "NA",
+    "slots/alive": "N",
+    "slots/action": "N",
+    "slots/reward": "",
+    "slots/valid": "",
+    "said/q": "NA",
+    "said/greedy": "N",
+}
+"""of what every record has, after slots and episodes"""
+SHAPES_OF_SOME = {
+    "said/credit": "N",
+    "said/advantage": "N",
+    "said/q_tot": "",
+    "said/bias": "",
+    "said/q_joint": "",
+    "said/policy": "NA",
+    "said/q_critic": "NA",
+}
+
+
+def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    spec = run.spec
+    sizes = {"N": spec.n_agents, "A": spec.max_actions, "O": spec.obs_size}
+    slots, many = arrays["slots/action"].shape[:2]
+
+    def be(fine: Any, what: str) -> None:
+        if not fine:
+            raise ValueError(what)
+
+    be(facts["which"] in get_args(Which) and isinstance(facts["seed"], int), "which")
+    be(isinstance(facts["params"], str), "params")
+    be(tuple(facts["agents"]) == spec.agents, "it is of other agents")
+    for name, axes in (SHAPES | SHAPES_OF_SOME).items():
+        if name in SHAPES or name in arrays:
+            shape = arrays[name].shape
+            be(shape == (slots, many, *(sizes[axis] for axis in axes)), f"{name}: {shape}")
+    for name, array in arrays.items():
+        part = name.partition("/")[0]
+        be(part not in ("said", "look") or array.shape[:2] == (slots, many), name)
+        be(part != "info" or array.shape == (many,), name)
+    for name in ("slots/action", "said/greedy"):
+        array = arrays[name]
+        be(array.dtype.kind in "iu" and 0 <= array.min() <= array.max() < sizes["A"], name)
+    lengths = arrays["lengths"]
+    be(lengths.shape == (many,) and 1 <= lengths.min() <= lengths.max() < slots, "lengths")
+    be(arrays["returns"].shape == (many,), "returns")
+    frames = arrays.get("frames")
+    if frames is not None:
+        be(frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] == 3, "frames")
+        be(frames.size and len(frames) <= slots, "frames")
+    numbers = facts["certificate"].values()
+    be(all(x is None or isinstance(x, int | float) for x in numbers), "certificate")
+    _check_scene(facts["scene"], arrays, spec.n_agents)
+
+
+def _check_scene(scene: Any, arrays: dict[str, np.ndarray], agents: int) -> None:
+    if scene is None:
+        return
+    if scene["ground"] not in GROUNDS:
+        raise ValueError("scene")
+    bounds = [float(x) for x in scene["bounds"]]
+    if len(bounds) != 4 or not all(map(math.isfinite, bounds)):
+        raise ValueError("bounds")
+    things = scene["things"]
+    for thing in things:
+        fine = isinstance(thing["name"], str) and isinstance(thing["kind"], str)
+        if not fine or not math.isfinite(float(thing["radius"])):
+            raise ValueError("things")
+    if scene["ground"] != "table" and len(things) < agents:
+        raise ValueError("things")
+    for name in LOOKS:
+        array = arrays.get(f"look/{name}")
+        if array is not None and name != "payoffs" and array.shape[2:] != (len(things),):
+            raise ValueError(f"look/{name}")
+
+
+def episode(record: Record, index: int) -> dict[str, Any]:
+    """One as the viewer reads it: lists over its slots, the final observation's included."""
+    facts, arrays = record
+    length = int(arrays["lengths"][index])
+    span = slice(0, length + 1)
+
+    def of(name: str) -> Any:
+        array = arrays.get(name)
+        return None if array is None else numbers(array[span, index])
+
+    said = {name: of(f"said/{name}") for name in SAID}
+    looks = {name: of(f"look/{name}") for name in LOOKS}
+    out = {
+        "seed": facts["seed"],
+        "index": index,
+        "length": length,
+        "return": float(f"{arrays['returns'][index]:.6g}"),
+        "info": {
+            name.partition("/")[2]: float(f"{values[index]:.6g}")
+            for name, values in arrays.items()
+            if name.startswith("info/")
+        },
+        "action": of("slots/action"),
+        "legal": of("slots/avail_actions"),
+        "alive": of("slots/alive"),
+        "reward": of("slots/reward"),
+        **{name: value for name, value in said.items() if value is not None},
+        "looks": {name: value for name, value in looks.items() if value is not None},
+    }
+    if index == 0 and "frames" in arrays:
+        out["frames"] = [_picture(frame) for frame in arrays["frames"][span]]
+    if facts["scene"] is None:
+        out["obs"] = numbers(arrays["slots/obs"][span, index, :, :MOST_FEATURES], 3)
+    return out
+
+
+def numbers(array: np.ndarray, digits: int = 4) -> Any:
+    """Nested lists; so many significant digits; 0 and 1 for bools; null where it is not finite."""
+    if array.dtype.kind == "b":
+        return array.astype(int).tolist()
+    if array.dtype.kind in "iu":
+        return array.tolist()
+    with np.errstate(all="ignore"):
+        size = np.floor(np.log10(np.abs(array, dtype=float)))
+        size = np.where(np.isfinite(size), size, 0.0)
+        factor = 10.0 ** (digits - 1 - size)
+        short = np.round(array.astype(float) * factor) / factor
+    fine = np.isfinite(array)
+    if fine.all():
+        return _shortest(short.tolist())
+    return _shortest(np.where(fine, short, np.nan).tolist())
+
+
+def _shortest(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shortest(x) for x in value]
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.6g}")
+
+
+def _picture(frame: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def stage(record: Record) -> dict[str, Any]:
+    """What all episodes of a record share."""
+    facts = record.facts
+    keys = ("env", "algo", "agents", "n_actions", "action_meanings", "on_policy", "scene", "which")
+    return {key: facts[key] for key in keys}
+
+
+def fitting(episodes: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> list[int]:
+    """Which of them a page has room for: the first of each record come first."""
+    chosen, room = [], BUDGET
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i]["index"], i))
+    for i in order:
+        if sizes[i] <= room:
+            chosen.append(i)
+            room -= sizes[i]
+    return sorted(chosen)
