@@ -20,6 +20,9 @@ __all__ = [
     "load",
     "make_env",
     "play",
+    "record",
+    "render",
+    "report",
     "resume",
     "train",
 ]
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
         load,
         make_env,
         play,
+        record,
+        render,
+        report,
         resume,
         train,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,9 @@ from qtot.playing import Played, play_run
 from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.pymarl.convert import Asked, import_run
+from qtot.recording import Recorded, record_run
+from qtot.reporting.files import write_report
+from qtot.reporting.page import make_report
 from qtot.runs import Run
 from qtot.shipping import Parity, export_run
 from qtot.store.run_folder import RunFolder, Which, new_folder
@@ -41,6 +44,9 @@ __all__ = [
     "load",
     "make_env",
     "play",
+    "record",
+    "render",
+    "report",
     "resume",
     "train",
     "train_config",
@@ -180,10 +186,7 @@ def evaluate(
         QtotError: no run there, no positive number of episodes, or another environment.
     """
     run = run if isinstance(run, Run) else load(run)
-    if not isinstance(seed, int) or not 0 <= seed < FRESH:
-        raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
-    if not isinstance(episodes, int) or episodes < 1:
-        raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
+    _check_episodes(episodes, seed)
     rows = []
     with run.playing(episodes, env) as play:
         for s in run.seeds:
@@ -193,6 +196,113 @@ def evaluate(
             spread = float(np.std(played.episode_return))
             rows.append({"seed": s, "episodes": episodes, **means, "return_std": spread})
     return rows
+
+
+def _check_episodes(episodes: Any, seed: Any) -> None:
+    if not isinstance(seed, int) or not 0 <= seed < FRESH:
+        raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
+    if not isinstance(episodes, int) or episodes < 1:
+        raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
+
+
+def record(
+    run: Run | str | Path, episodes: int = 4, *, seed: int = 0, env: Any = None
+) -> list[Recorded]:
+    """Greedy episodes with all that the networks say of them, into the run folder, for reports.
+
+    Args:
+        run: a run or its folder.
+        episodes: how many of each seed of the run: the first that ``evaluate`` plays.
+        seed: another number plays other episodes.
+        env: the environment, or a factory of it, where it is code of your own.
+
+    Returns:
+        Of each seed, whether its decentralised greedy actions are jointly greedy, and how large the
+        mixer's slopes are.
+
+    Raises:
+        QtotError: no run there, another environment, or they cannot be written.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    _check_episodes(episodes, seed)
+    return record_run(run, episodes, env=env, index=seed)
+
+
+def report(
+    runs: Run | str | Path | Sequence[Run | str | Path],
+    out: str | Path = "report.html",
+    *,
+    episodes: int = 2,
+) -> list[Path]:
+    """One page of runs: curves, tables, episodes; and its numbers in files beside it.
+
+    Args:
+        runs: runs or their folders, or folders in which run folders lie.
+        out: the page.
+        episodes: recorded now of the first seed of every method on a task of which none were; 0
+            records none.
+
+    Returns:
+        What was written: the page, ``.csv``, ``.json`` and ``.marl-eval.json``.
+
+    Raises:
+        QtotError: a run is missing or damaged, or the page cannot be written.
+    """
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    paths = [one.path if isinstance(one, Run) else Path(one) for one in several]
+    known = {one.path: one for one in several if isinstance(one, Run)}
+    notes = []
+    for group in make_report(paths).groups if episodes else ():
+        if any(r.folder.has_record(s.seed) for r in group.runs for s in r.seeds):
+            continue
+        first = group.runs[0]
+        try:
+            run = known.get(first.path) or load(first.path)
+            record_run(run, episodes, seeds=[first.seeds[0].seed])
+        except QtotError as error:
+            notes.append(f"No episodes of {first.path} were recorded: {error}")
+    return write_report(make_report(paths, notes), Path(out))
+
+
+def render(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    episode: int = 0,
+    policy_seed: int | None = None,
+    fps: float = 8.0,
+    env: Any = None,
+) -> int:
+    """One greedy episode as a moving picture, drawn without a screen.
+
+    Args:
+        run: a run or its folder.
+        out: ``.gif``, or ``.mp4`` with ``qtot[video]``.
+        episode: of those that ``record`` wrote; it records now where none were.
+        policy_seed: of the run; None: the first.
+        fps: steps per second.
+        env: the environment to record in, where it is code of your own.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        QtotError: no run there, no such episode, or it cannot be written.
+    """
+    from qtot.reporting.episodes import read_checked
+    from qtot.reporting.film import write_film
+    from qtot.reporting.read import read_run
+
+    run = run if isinstance(run, Run) else load(run)
+    seed = run.seeds[0] if policy_seed is None else policy_seed
+    if seed not in run.seeds:
+        raise QtotError(f"run {run.path} has no seed {seed}; it has {list(run.seeds)}")
+    if not isinstance(fps, int | float) or not 0 < fps <= 120:
+        raise QtotError(f"fps must be a number above 0, of at most 120, got {fps!r}")
+    read = read_run(run.path)
+    if not read.folder.has_record(seed):
+        record_run(run, max(4, episode + 1), env=env, seeds=[seed])
+    return write_film(read_checked(read, seed), episode, Path(out), fps)
 
 
 def play(
@@ -225,10 +335,7 @@ def play(
         QtotError: no run there, agents that do not fit, or another environment.
     """
     run = run if isinstance(run, Run) else load(run)
-    if not isinstance(seed, int) or not 0 <= seed < FRESH:
-        raise QtotError(f"seed must be a whole number from 0 to 2**31 - 1, got {seed!r}")
-    if not isinstance(episodes, int) or episodes < 1:
-        raise QtotError(f"episodes must be a whole number of at least 1, got {episodes!r}")
+    _check_episodes(episodes, seed)
     loaded: dict[Any, Run] = {}
     others = {
         name: one if isinstance(one, Run) else loaded.setdefault(str(one), load(one))

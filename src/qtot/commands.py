@@ -1,4 +1,5 @@
-"""The commands: train, resume, eval, play, export, import-pymarl, envs, reproduce, check-env.
+"""The commands: train, resume, eval, play, report, watch, render, export, import-pymarl, envs,
+reproduce, check-env.
 
 A command is a dataclass of its flags, and what it does with them; those of ``train`` are generated
 from ``TrainConfig``. JAX is imported by what they call, never by this file.
@@ -135,16 +136,22 @@ class Evaluate(_Process):
     ] = None
     """environment to play in; one of your own, package.module:factory, has to be named again, since
     a run folder's word is not enough to import code"""
+    record: Annotated[int, arg(help_behavior_hint="(default: none)")] = 0
+    """episodes of each seed to write into the run folder with all that its networks say of them,
+    for 'qtot report'; the first of those that are played"""
     trust: Annotated[bool, FlagCreatePairsOff, arg(help=TRUST)] = False
 
     def execute(self) -> int:
         """Plays and prints."""
         self.prepare()
-        from qtot.api import evaluate, load
-        from qtot.evaluation.table import print_evaluation
+        from qtot.api import evaluate, load, record
+        from qtot.evaluation.table import print_evaluation, print_records
 
         run = load(self.run, which=self.which, trust=self.trust)
         print_evaluation(evaluate(run, episodes=self.episodes, seed=self.seed, env=self.env))
+        if self.record:
+            recorded = record(run, self.record, seed=self.seed, env=self.env)
+            print_records(str(run.path), [one._asdict() for one in recorded])
         return 0
 
 
@@ -278,6 +285,87 @@ class ImportPymarl(_Process):
         return 0
 
 
+RUNS = """run folders, or folders in which they lie"""
+
+
+@dataclass(frozen=True)
+class Report(_Process):
+    """One page of runs: curves over seeds, tables, and episodes to watch; it opens offline."""
+
+    runs: Annotated[tuple[str, ...], Positional, arg(metavar="RUN...", help=RUNS)]
+    out: Annotated[str, arg(metavar="FILE")] = "report.html"
+    """the page; its numbers are written beside it, as .csv, .json and .marl-eval.json"""
+    episodes: int = 2
+    """recorded now where none were, of the first seed of every method on a task; 0: none"""
+
+    def execute(self) -> int:
+        """Writes it, and says where."""
+        self.prepare()
+        from qtot.api import report
+
+        for path in report(self.runs, self.out, episodes=self.episodes):
+            print(f"{path}  {path.stat().st_size:,} bytes")  # noqa: T201
+        return 0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Show that page while training goes on, in a browser on this machine."""
+
+    runs: Annotated[tuple[str, ...], Positional, arg(metavar="RUN...", help=RUNS)]
+    port: int = 0
+    """of 127.0.0.1; 0: any that is free"""
+
+    def execute(self) -> int:
+        """Serves it until Ctrl-C."""
+        from pathlib import Path
+
+        from qtot.reporting.watch import watch
+
+        watch([Path(run) for run in self.runs], self.port, lambda s: print(s, flush=True))  # noqa: T201
+        return 0
+
+
+@dataclass(frozen=True)
+class Render(_Process):
+    """One greedy episode as a moving picture."""
+
+    run: Annotated[str, Positional, arg(metavar="RUN")]
+    """run folder, as 'qtot train' made it"""
+    out: Annotated[str, arg(metavar="FILE")]
+    """.gif, or .mp4 (with qtot[video])"""
+    episode: int = 0
+    """number of the episode, of those that 'qtot eval --record' recorded; recorded now if none
+    were"""
+    policy_seed: Annotated[
+        int | None, arg(help=POLICY_SEED, help_behavior_hint="(default: the first)")
+    ] = None
+    fps: float = 8.0
+    """steps per second"""
+    env: Annotated[
+        str | None, arg(metavar="ENV", help_behavior_hint="(default: the run's, unless your own)")
+    ] = None
+    """environment to play in, to be named again if it is your own"""
+    trust: Annotated[bool, FlagCreatePairsOff, arg(help=TRUST)] = False
+
+    def execute(self) -> int:
+        """Draws it."""
+        self.prepare()
+        from qtot.api import load, render
+
+        run = load(self.run, trust=self.trust)
+        frames = render(
+            run,
+            self.out,
+            episode=self.episode,
+            policy_seed=self.policy_seed,
+            fps=self.fps,
+            env=self.env,
+        )
+        print(f"{self.out}: {frames} frames")  # noqa: T201
+        return 0
+
+
 @dataclass(frozen=True)
 class Envs:
     """List the environments with their facts."""
@@ -355,12 +443,28 @@ class CheckEnv(_Process):
         return 0 if report.ok else 1
 
 
-Command = Train | Resume | Evaluate | Play | Export | ImportPymarl | Envs | Reproduce | CheckEnv
+Command = (
+    Train
+    | Resume
+    | Evaluate
+    | Play
+    | Report
+    | Watch
+    | Render
+    | Export
+    | ImportPymarl
+    | Envs
+    | Reproduce
+    | CheckEnv
+)
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "resume": Resume,
     "eval": Evaluate,
     "play": Play,
+    "report": Report,
+    "watch": Watch,
+    "render": Render,
     "export": Export,
     "import-pymarl": ImportPymarl,
     "envs": Envs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,8 +32,15 @@ class Recorded(NamedTuple):
     certificate: Certificate
 
 
-def record_run(run: Run, episodes: int, *, env: Any = None, index: int = 0) -> list[Recorded]:
-    """The first episodes that ``evaluate`` plays, of every seed, into the run folder.
+def record_run(
+    run: Run,
+    episodes: int,
+    *,
+    env: Any = None,
+    index: int = 0,
+    seeds: Sequence[int] | None = None,
+) -> list[Recorded]:
+    """The first episodes that ``evaluate`` plays, of every seed or some, into the run folder.
 
     Raises:
         QtotError: the environment is not to be had, or the records cannot be written.
@@ -40,7 +48,7 @@ def record_run(run: Run, episodes: int, *, env: Any = None, index: int = 0) -> l
     target = run.world_of(env)
     world = run.world(target)
     out = []
-    for seed in run.seeds:
+    for seed in run.seeds if seeds is None else seeds:
         asked = Asked(run.learner, run.config, run.params(seed), (seed, FRESH + index), episodes)
         if world.make is None:
             many = asked._replace(episodes=max(episodes, CERTIFIED))

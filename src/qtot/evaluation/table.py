@@ -76,6 +76,21 @@ def print_evaluation(rows: Sequence[Mapping[str, float]]) -> None:
     console.print(seeds_table(rows, columns))
 
 
+def print_records(path: str, recorded: Sequence[Mapping[str, Any]]) -> None:
+    """What ``record`` returned."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for one in recorded:
+        found = one["certificate"]
+        words = f"seed {one['seed']}: {one['episodes']} episodes recorded"
+        if found.smallest_credit is not None:
+            words += f"; over {found.states:,} states ∂Q_tot/∂Q_a is at least "
+            words += f"{found.smallest_credit:.3g}"
+        if found.agree is not None:
+            words += f", and everyone's argmax is the joint one in {found.agree:.1%}"
+        console.print(words)
+    console.print(f"'qtot report {path}' shows them")
+
+
 SHOWN = 20
 """episodes that have a row of their own"""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qtot.evaluation.comparison import drawn, iqm, iqm_interval
-from qtot.report.read import Group, Seed
+from qtot.reporting.read import Group, Seed
 from qtot.store.run_folder import METRICS
 
 POINTS = 120

@@ -14,9 +14,9 @@ import numpy as np
 
 from qtot.envs.scenes import LOOKS
 from qtot.errors import QtotError
-from qtot.report.read import ReadRun
+from qtot.reporting.read import ReadRun
 from qtot.store.records import SAID
-from qtot.store.run_folder import RunFolder, Which
+from qtot.store.run_folder import Which
 
 BUDGET = 8_000_000
 """characters that episodes may take of a page"""
@@ -48,18 +48,17 @@ def read_records(run: ReadRun) -> list[Record]:
     Raises:
         QtotError: one is damaged.
     """
-    folder = run.folder
-    there = [seed.seed for seed in run.seeds if folder.has_record(seed.seed)]
-    return [read_checked(folder, run, seed) for seed in there]
+    there = [seed.seed for seed in run.seeds if run.folder.has_record(seed.seed)]
+    return [read_checked(run, seed) for seed in there]
 
 
-def read_checked(folder: RunFolder, run: ReadRun, seed: int) -> Record:
+def read_checked(run: ReadRun, seed: int) -> Record:
     """Of one seed.
 
     Raises:
         QtotError: there is none, or it is no record of that run.
     """
-    facts, arrays = folder.read_record(seed)
+    facts, arrays = run.folder.read_record(seed)
     try:
         _check(run, facts, arrays)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

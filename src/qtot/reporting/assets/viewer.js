@@ -282,7 +282,7 @@ class Viewer {
 
   drawLines() {
     const wide = Math.max(this.lines.parentElement.clientWidth, 200), strips = this.strips();
-    const high = 74, gap = 24, left = 46, right = 8, { length } = this.episode;
+    const high = 74, gap = 24, left = 58, right = 8, { length } = this.episode;
     this.scale = (t) => left + (t / Math.max(length - 1, 1)) * (wide - left - right);
     this.geometry = { wide, left, right };
     const tall = strips.length * (high + gap) + 14;

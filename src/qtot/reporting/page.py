@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qtot import __version__
-from qtot.report import curves, tables
-from qtot.report.episodes import Record, episode, fitting, read_records, stage
-from qtot.report.read import Group, ReadRun, read_runs
+from qtot.reporting import curves, tables
+from qtot.reporting.episodes import Record, episode, fitting, read_records, stage
+from qtot.reporting.read import Group, ReadRun, read_runs
 
 SCRIPTS = ("charts", "drawing", "viewer", "start")
 
@@ -31,8 +31,8 @@ class Report(NamedTuple):
     """for the scripts"""
 
 
-def make_report(paths: Sequence[Path]) -> Report:
-    """Everything there is to say of some runs.
+def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
+    """Everything there is to say of some runs, and what is to be noted of their episodes.
 
     Raises:
         QtotError: one is missing or damaged.
@@ -68,7 +68,7 @@ def make_report(paths: Sequence[Path]) -> Report:
         "improvements": [_improvement(x) for x in tables.improvements(by_method)],
         "overall": _overall(by_method) if compared else [],
         "episodes": shown.names,
-        "episode_notes": shown.notes,
+        "episode_notes": [*notes, *shown.notes],
         "certificates": shown.certificates,
         "sweep": None,
         "runs": [_run(run, group) for group in groups for run in group.runs],
@@ -121,7 +121,7 @@ def plotly() -> str:
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("qtot.report"),
+        loader=PackageLoader("qtot.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -130,7 +130,7 @@ def _environment() -> Environment:
 
 
 def _asset(name: str) -> str:
-    return resources.files("qtot.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return resources.files("qtot.reporting").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 # In short -------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qtot.evaluation import comparison
-from qtot.report.curves import points, rounded
-from qtot.report.read import Group, Seed
+from qtot.reporting.curves import points, rounded
+from qtot.reporting.read import Group, Seed
 
 THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
 """win rates; of returns, the way from the worst beginning to the best end"""
