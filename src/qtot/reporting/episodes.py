@@ -178,9 +178,28 @@ def episode(record: Record, index: int) -> dict[str, Any]:
     }
     if index == 0 and "frames" in arrays:
         out["frames"] = [_picture(frame) for frame in arrays["frames"][span]]
-    if facts["scene"] is None:
+    if facts["scene"] is not None:
+        out["bounds"] = _bounds(facts["scene"], arrays, span, index)
+    else:
         out["obs"] = numbers(arrays["slots/obs"][span, index, :, :MOST_FEATURES], 3)
     return out
+
+
+def _bounds(
+    scene: dict[str, Any], arrays: dict[str, np.ndarray], span: slice, index: int
+) -> list[float]:
+    """Of a plane, a square with all that is ever there, and some air around it."""
+    left, bottom, right, top = (float(x) for x in scene["bounds"])
+    if scene["ground"] != "plane" or not {"look/x", "look/y", "look/shown"} <= arrays.keys():
+        return [left, bottom, right, top]
+    there = arrays["look/shown"][span, index].astype(bool)
+    x, y = (arrays[f"look/{axis}"][span, index][there] for axis in "xy")
+    if not len(x) or not np.isfinite([x, y]).all():
+        return [left, bottom, right, top]
+    air = 6 * max(thing["radius"] for thing in scene["things"])
+    side = max(float(np.ptp(x)) + air, float(np.ptp(y)) + air, (right - left) / 3)
+    middle = [float(values.min() + values.max()) / 2 for values in (x, y)]
+    return [round(m + sign * side / 2, 3) for sign in (-1, 1) for m in middle]
 
 
 def numbers(array: np.ndarray, digits: int = 4) -> Any:

@@ -151,7 +151,7 @@ class _Frame:
     def scene(self) -> None:
         """Things on a plane or a grid."""
         scene, looks, t = self.where["scene"], self.shown["looks"], self.t
-        left, bottom, right, top = scene["bounds"]
+        left, bottom, right, top = self.shown["bounds"]
         unit = SIDE / max(abs(right - left), abs(top - bottom))
 
         def at(name: str, k: int) -> Any:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 from qtot.errors import QtotError
 from qtot.reporting.page import Report, make_report, plotly, render, sections
@@ -57,12 +58,10 @@ def _state_of(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
 class _Handler(http.server.BaseHTTPRequestHandler):
     """GET of three things, for who asks this machine by its own name."""
 
-    server: _Server
-
     def do_GET(self) -> None:
         """Answers."""
         # A name that a stranger's server lets point here is not ours (DNS rebinding).
-        if self.headers.get("Host", "") not in self.server.names:
+        if self.headers.get("Host", "") not in self._served.names:
             self._say(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for 127.0.0.1 only\n")
             return
         page = {
@@ -81,11 +80,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._say(HTTPStatus.OK, kind, body, tag)
 
+    @property
+    def _served(self) -> _Server:
+        return cast(_Server, self.server)
+
     def _page(self) -> bytes:
-        return render(self.server.latest.report(), live=SECONDS).encode()
+        return render(self._served.latest.report(), live=SECONDS).encode()
 
     def _data(self) -> bytes:
-        report = self.server.latest.report()
+        report = self._served.latest.report()
         return json.dumps({"data": report.data, "sections": sections(report)}).encode()
 
     def _say(self, status: HTTPStatus, kind: str, body: bytes, tag: str = "") -> None:

@@ -8,7 +8,7 @@ const MARKS = { enemy: "#8a8f96", landmark: "#8a8f96", prey: "#b5651d", food: "#
 function drawStep(canvas, stage, episode, t, lit) {
   const scene = stage.scene, box = canvas.getBoundingClientRect();
   const ratio = devicePixelRatio || 1, size = Math.max(box.width, 50);
-  const [left, bottom, right, top] = scene ? boundsOf(scene, episode) : [0, 0, 1, 1];
+  const [left, bottom, right, top] = scene ? episode.bounds : [0, 0, 1, 1];
   const height = scene ? size * Math.abs((top - bottom) / (right - left)) : barsHeight(stage);
   canvas.width = size * ratio;
   canvas.height = height * ratio;
@@ -21,7 +21,7 @@ function drawStep(canvas, stage, episode, t, lit) {
   const unit = size / Math.abs(right - left);
   const px = (x) => ((x - left) / (right - left)) * size;
   const py = (y) => ((top - y) / (top - bottom)) * height;
-  if (scene.ground === "grid") drawCells(g, px, py, scene.bounds);
+  if (scene.ground === "grid") drawCells(g, px, py, episode.bounds);
   const looks = episode.looks, n = stage.agents.length;
   const at = (name, k) => (looks[name] ? looks[name][t][k] : null);
   const order = scene.things.map((_, k) => k).sort((a, b) => rank(scene.things[a]) - rank(scene.things[b]));
@@ -36,20 +36,6 @@ function drawStep(canvas, stage, episode, t, lit) {
     drawThing(g, spots[k], tint(spots[k], n), at, lit === k);
     if (spots[k].thing.kind !== "goal") canvas.things.push(spots[k]);
   }
-}
-
-// Of a plane, the part where anything ever is: a square, with some air around it.
-function boundsOf(scene, episode) {
-  if (scene.ground !== "plane") return scene.bounds;
-  if (episode.bounds) return episode.bounds;
-  const { x, y, shown } = episode.looks, radius = Math.max(...scene.things.map((thing) => thing.radius));
-  const xs = [], ys = [];
-  x.forEach((row, t) => row.forEach((v, k) => { if (!shown || shown[t][k]) { xs.push(v); ys.push(y[t][k]); } }));
-  const [l, b, r, t] = scene.bounds, middle = (a) => (Math.min(...a) + Math.max(...a)) / 2;
-  const spread = (a) => Math.max(...a) - Math.min(...a);
-  const side = Math.max(spread(xs) + 6 * radius, spread(ys) + 6 * radius, (r - l) / 3);
-  episode.bounds = [middle(xs) - side / 2, middle(ys) - side / 2, middle(xs) + side / 2, middle(ys) + side / 2];
-  return episode.bounds;
 }
 
 const rank = (thing) => ["goal", "landmark", "shelf", "food", "prey", "enemy", "agent"].indexOf(thing.kind);
