@@ -162,9 +162,9 @@ def _verdict(task: str, groups: Sequence[Group], finals: Sequence[tables.Final])
         many = f"{seeds} seeds" if seeds > 1 else "1 seed"
         said.append(f"{final.group.label} {_value(final.iqm, metric)}{sure} ({many})")
     rest = f", and {len(its) - 3} more methods" if len(its) > 3 else ""
-    what = "wins, of greedy episodes," if metric == "eval/win_rate" else "greedy return:"
+    what = "win rate" if metric == "eval/win_rate" else "return"
     steps = _large(its[0].steps)
-    return f"{task}, {what} after {steps} steps: {'; '.join(said)}{rest}."
+    return f"{task} after {steps} steps, greedy {what}: {'; '.join(said)}{rest}."
 
 
 def _value(value: float | None, metric: str) -> str:

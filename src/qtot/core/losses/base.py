@@ -52,9 +52,9 @@ class Loss(Protocol):
 
 def mixer_inputs(
     slots: Slots,
-    q: Float[Array, "T B N A"],
-    hidden: Float[Array, "T B N H"],
-    action: Int[Array, "T B N"],
+    q: Float[Array, "*b N A"],
+    hidden: Float[Array, "*b N H"],
+    action: Int[Array, "*b N"],
 ) -> MixerInputs:
     """What a mixer sees of a joint action at every slot."""
     return MixerInputs(

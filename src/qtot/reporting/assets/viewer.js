@@ -134,8 +134,8 @@ class Viewer {
     const so_far = e.reward.slice(0, t).reduce((a, b) => a + b, 0);
     const said = [`return so far ${short(so_far)} of ${short(e.return)}`];
     if (!this.final) said.push(`reward ${short(e.reward[t])}`); else said.push("the end");
-    for (const [name, value] of Object.entries(e.info)) said.push(`${name} ${short(value)}`);
-    this.words.textContent = said.join(" · ");
+    const info = Object.entries(e.info).map(([name, value]) => `${name} ${short(value)}`);
+    this.words.textContent = said.join(" · ") + (info.length ? ` · ends with ${info.join(", ")}` : "");
     if (this.hasCanvas) {
       drawStep(this.canvas, this.stage, e, t, this.lit);
       this.canvas.setAttribute("aria-label", `step ${t}`);
