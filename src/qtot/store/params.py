@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from qtot.errors import QtotError
@@ -16,6 +15,8 @@ from qtot.store.files import write_atomic
 
 def named(tree: Any) -> tuple[list[str], list[Any], Any]:
     """Dotted paths, leaves and structure of a tree."""
+    import jax  # what only reads metrics needs none
+
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     return names, [leaf for _, leaf in leaves], structure
@@ -35,6 +36,8 @@ def load_params(path: Path, template: Any) -> Any:
     Raises:
         QtotError: the file is missing or damaged, or holds other arrays than the template.
     """
+    import jax
+
     names, leaves, structure = named(template)
     try:
         if path.exists() and not path.is_file():
