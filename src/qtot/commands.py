@@ -337,9 +337,9 @@ class Sweep(_Process):
     """
 
     config: Annotated[TrainConfig, arg(name="")]
-    space: Annotated[tuple[str, ...], arg(metavar="FIELD=LOW..HIGH[:log]|FIELD=A,B,...")]
-    """what is searched, such as optimiser.lr=1e-4..3e-3:log mixer.embed=16,32,64; fields are named
-    as the flags of train"""
+    space: Annotated[tuple[str, ...], arg(metavar="FIELD=VALUES")]
+    """what is searched: fields, named as the flags of train, with LOW..HIGH, LOW..HIGH:log or
+    A,B,C, such as optimiser.lr=1e-4..3e-3:log mixer.embed=16,32,64"""
     out: Annotated[str, arg(metavar="DIR")]
     """folder for sweep.json, and a run folder for each trial"""
     trials: int = 20

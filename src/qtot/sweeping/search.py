@@ -133,7 +133,7 @@ class Search:
 
     def __init__(self, sweep: Sweep, settings: Settings):
         self.sweep, self.settings = sweep, settings
-        self.trials = int(min(settings.trials, size(sweep.space)))
+        self.trials = max(int(min(settings.trials, size(sweep.space))), len(sweep.trials))
         self.jobs = settings.jobs or min(cores(), self.trials)
         self.screen = Screen(self.trials, quiet=settings.quiet)
         self.running: dict[int, Child] = {}
@@ -156,6 +156,8 @@ class Search:
             Stopped: it was asked for, and all is saved.
         """
         self.screen.header(self.sweep, self.jobs)
+        if self.trials < self.settings.trials:
+            self.screen.say(f"these are all {self.trials} combinations that there are")
         with StopRequest() as stop:
             try:
                 while not stop.asked and self._unfinished():
@@ -220,8 +222,8 @@ class Search:
             QtotError: it does not end.
         """
         folder = RunFolder(self.sweep.path / trial.name)
-        if not folder.path.is_dir():
-            return False
+        if folder.path.is_symlink() or not folder.path.is_dir():
+            return False  # a link is refused when it begins
         try:
             with folder.held():
                 return False

@@ -36,7 +36,7 @@ class Screen:
         done = sum(trial.state != "running" for trial in sweep.trials)
         self.say(
             f"{self.trials} trials of {sweep.config.algo} on {sweep.config.env}, {jobs} at a time, "
-            f"in {sweep.path}" + f"; going on after {done}" * bool(sweep.trials)
+            f"in {sweep.path}" + f"; {done} have ended before" * bool(sweep.trials)
         )
         for name, dimension in sweep.space.items():
             self.say(f"  {name}  {dimension}")
