@@ -31,9 +31,9 @@ from qtot.presets import preset_config
 from qtot.space import Choices, Range, Space, parse_space, size, trial_config
 from qtot.store.run_folder import RunFolder
 from qtot.store.sweep_folder import Sweep, Trial, held, read_sweep, write_sweep
-from qtot.sweeping import child
+from qtot.sweeping import begin, child
 from qtot.sweeping.child import cpus_of
-from qtot.sweeping.search import Settings, search
+from qtot.sweeping.search import Settings
 from qtot.sweeping.shown import command_of
 from qtot.sweeping.suggest import importance, suggest
 from qtot.sweeping.value import lags
@@ -59,7 +59,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 def swept(path: Path, trials: int, jobs: int = 1, **options: Any) -> Sweep:
     """By children that pretend."""
     base, space = options.pop("base", BASE), options.pop("space", SPACE)
-    return search(path, base, space, Settings(trials, jobs, quiet=True), **options)
+    return begin.sweep(path, base, space, Settings(trials, jobs, quiet=True), **options)
 
 
 def by_hand(path: Path, metric: str = "eval/return") -> float:
@@ -212,7 +212,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_exit_code_2(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(child, "Child", lambda *_: pytest.fail("training started"))
+    monkeypatch.setattr("qtot.sweeping.search.Child", lambda *_: pytest.fail("training started"))
     out = tmp_path / "sweep"
     got = run(f"sweep --env matrix/two_step --out {out} --space {words}")
     assert (got.code, got.out, got.err.count("\n")) == (2, "", 1)

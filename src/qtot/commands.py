@@ -364,9 +364,10 @@ class Sweep(_Process):
         space = parse_space(self.space, self.config)
         from pathlib import Path
 
-        from qtot.sweeping.search import Settings, search
+        from qtot.sweeping.begin import sweep
+        from qtot.sweeping.search import Settings
 
-        sweep = search(
+        done = sweep(
             Path(self.out),
             self.config,
             space,
@@ -381,7 +382,7 @@ class Sweep(_Process):
             goal=self.goal,
             prune=self.prune,
         )
-        return 0 if sweep.ranked() else 1
+        return 0 if done.ranked() else 1
 
 
 @dataclass(frozen=True)
