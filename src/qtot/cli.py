@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union
 
+from tyro import MISSING
 from tyro.conf import subcommand
 
 from qtot import __version__
-from qtot.commands import COMMANDS, Command, Train
+from qtot.commands import COMMANDS, Command, Sweep, Train
 from qtot.config import TrainConfig
 from qtot.errors import QtotError, QtotWarning, unknown
 from qtot.presets import preset_config
@@ -55,11 +56,15 @@ def _command(args: Sequence[str]) -> Command:
         raise QtotError(f"expected a command before {args[0]!r}: {', '.join(COMMANDS)}")
     if args[0] not in COMMANDS and not asks_tyro:
         raise unknown("command", args[0], COMMANDS)
-    train = Train(_defaults(args[1:]) if args[0] == "train" else TrainConfig())
+    config = _defaults(args[1:]) if args[0] in ("train", "sweep") else TrainConfig()
+    asked: dict[type, Any] = {
+        Train: Train(config),
+        Sweep: Sweep(config, space=MISSING, out=MISSING),
+    }
     kinds: Any = Union[  # noqa: UP007  (made at run time)
         tuple(
-            Annotated[kind, subcommand(name, default=train)]
-            if kind is Train
+            Annotated[kind, subcommand(name, default=asked[kind])]
+            if kind in asked
             else Annotated[kind, subcommand(name)]
             for name, kind in COMMANDS.items()
         )

@@ -1,5 +1,5 @@
 """The commands: train, resume, eval, play, report, watch, render, export, import-pymarl, envs,
-reproduce, check-env.
+reproduce, sweep, check-env.
 
 A command is a dataclass of its flags, and what it does with them; those of ``train`` are generated
 from ``TrainConfig``. JAX is imported by what they call, never by this file.
@@ -417,6 +417,62 @@ class Reproduce(_Process):
 
 
 @dataclass(frozen=True)
+class Sweep(_Process):
+    """Train with one combination of settings after another, the next where the ones before say it
+    may pay; needs qtot[sweep]. All flags of train are those of every trial. The same command again
+    goes on.
+    """
+
+    config: Annotated[TrainConfig, arg(name="")]
+    space: Annotated[tuple[str, ...], arg(metavar="FIELD=VALUES")]
+    """what is searched: fields, named as the flags of train, with LOW..HIGH, LOW..HIGH:log or
+    A,B,C, such as optimiser.lr=1e-4..3e-3:log mixer.embed=16,32,64"""
+    out: Annotated[str, arg(metavar="DIR")]
+    """folder for sweep.json, and a run folder for each trial"""
+    trials: int = 20
+    """in all, with those that are there"""
+    jobs: Annotated[int | None, arg(help_behavior_hint="(default: one per core)")] = None
+    """trials at once, each in a process of its own that has its share of the cores"""
+    metric: Annotated[
+        str | None, arg(help_behavior_hint="(default: eval/win_rate if there is one)")
+    ] = None
+    """key of metrics.jsonl; a trial's value is the mean of its last three, over all seeds"""
+    goal: Literal["max", "min"] = "max"
+    """whether more of it is better, or less"""
+    prune: Annotated[bool, FlagCreatePairsOff] = False
+    """stop trials that are worse than the median of those before them"""
+    quiet: Annotated[bool, FlagCreatePairsOff] = False
+    """print nothing but errors"""
+
+    def execute(self) -> int:
+        """The exit code says whether any trial has finished."""
+        from qtot.space import parse_space
+
+        space = parse_space(self.space, self.config)
+        from pathlib import Path
+
+        from qtot.sweeping.begin import sweep
+        from qtot.sweeping.search import Settings
+
+        done = sweep(
+            Path(self.out),
+            self.config,
+            space,
+            Settings(
+                trials=self.trials,
+                jobs=self.jobs,
+                quiet=self.quiet,
+                tune=not self.no_tune,
+                keep=not self.no_cache,
+            ),
+            metric=self.metric,
+            goal=self.goal,
+            prune=self.prune,
+        )
+        return 0 if done.ranked() else 1
+
+
+@dataclass(frozen=True)
 class CheckEnv(_Process):
     """Play an environment at random and say what is wrong with it; exit code 1 if training breaks.
 
@@ -455,6 +511,7 @@ Command = (
     | ImportPymarl
     | Envs
     | Reproduce
+    | Sweep
     | CheckEnv
 )
 COMMANDS: dict[str, type[Command]] = {
@@ -469,5 +526,6 @@ COMMANDS: dict[str, type[Command]] = {
     "import-pymarl": ImportPymarl,
     "envs": Envs,
     "reproduce": Reproduce,
+    "sweep": Sweep,
     "check-env": CheckEnv,
 }

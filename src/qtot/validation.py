@@ -75,16 +75,8 @@ def validate(config: TrainConfig) -> TrainConfig:
     Raises:
         QtotError: names the option, what was expected and what was got.
     """
-    _check_choices(config, "")
-    if config.algo not in METHODS:
-        raise unknown("algorithm", config.algo, METHODS)
-    for where, low, high in RANGES:
-        value: Any = config
-        for part in where.split("."):
-            value = getattr(value, part)
-        _check_range(where, value, low, high)
+    check_values(config)
     _check_agent(config.agent)
-    _check_info(config.host)
     if METHODS[config.algo].on_policy and config.data != "online":
         raise QtotError(f"{config.algo} learns on-policy: --data must be online, got {config.data}")
     if config.data == "online" and config.collect.envs % config.online.minibatches:
@@ -120,6 +112,24 @@ def validate(config: TrainConfig) -> TrainConfig:
             "learning would never start; make it smaller"
         )
     return config
+
+
+def check_values(config: TrainConfig) -> None:
+    """What is wrong with an option whatever the others are.
+
+    Raises:
+        QtotError: as ``validate``.
+    """
+    _check_choices(config, "")
+    if config.algo not in METHODS:
+        raise unknown("algorithm", config.algo, METHODS)
+    for where, low, high in RANGES:
+        value: Any = config
+        for part in where.split("."):
+            value = getattr(value, part)
+        _check_range(where, value, low, high)
+    _check_widths(config.agent)
+    _check_info(config.host)
 
 
 def _check_choices(config: Any, where: str) -> None:
@@ -163,13 +173,16 @@ def _check_range(where: str, value: Any, low: float, high: float) -> None:
     raise QtotError(f"{where} must be a finite number {bound}, got {value!r}")
 
 
-def _check_agent(agent: AgentConfig) -> None:
+def _check_widths(agent: AgentConfig) -> None:
     for where in ("encoder", "cnn"):
         widths = getattr(agent, where)
         if len(widths) > DEEP:
             raise QtotError(f"agent.{where} must have at most {DEEP} layers, got {len(widths)}")
         for width in widths:
             _check_range(f"agent.{where}", width, 1, LARGE)
+
+
+def _check_agent(agent: AgentConfig) -> None:
     groups = agent.groups
     if (agent.sharing == "groups") != bool(groups):
         raise QtotError(
