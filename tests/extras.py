@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shutil
 from types import ModuleType
 
 import pytest
@@ -23,3 +24,12 @@ def package(module: str, extra: str) -> ModuleType:
         reason = f"needs the extra {extra!r}: pip install 'qtot[{extra}]'"
         pytest.skip(reason, allow_module_level=True)
     return importlib.import_module(module)
+
+
+def program(name: str) -> str:
+    """Where a program is, for tests that run it: without it, all of the file is skipped."""
+    found = shutil.which(name)
+    if found is None and not os.environ.get("CI"):
+        pytest.skip(f"needs {name}", allow_module_level=True)
+    assert found is not None, f"CI has no {name}"
+    return found

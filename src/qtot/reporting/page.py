@@ -17,6 +17,8 @@ from qtot import __version__
 from qtot.reporting import curves, tables
 from qtot.reporting.episodes import Record, episode, fitting, read_records, stage
 from qtot.reporting.read import Group, ReadRun, read_runs
+from qtot.reporting.sweeps import lines, read_sweeps, runs_of, table
+from qtot.store.sweep_folder import Sweep
 
 SCRIPTS = ("charts", "drawing", "viewer", "start")
 
@@ -37,7 +39,8 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
     Raises:
         QtotError: one is missing or damaged.
     """
-    groups = read_runs(paths)
+    sweeps = read_sweeps(paths)
+    groups = read_runs([*_without(paths, sweeps), *(run for x in sweeps for run in runs_of(x))])
     labels = [group.label for group in groups]
     colours = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     names = curves.metric_names(groups)
@@ -51,6 +54,7 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
         "metrics": metrics,
         "axes": curves.AXES,
         "curves": curves.curves(groups),
+        "sweeps": [lines(sweep) for sweep in sweeps],
         "profiles": tables.profiles(by_method) if compared else [],
         "stages": shown.stages,
         "episodes": shown.episodes,
@@ -58,7 +62,7 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
     tasks = tables.tasks_of(groups)
     finals = tables.finals(groups)
     context = {
-        "title": _title(groups),
+        "title": _title(groups) if groups else f"sweep {', '.join(str(x.path) for x in sweeps)}",
         "verdicts": [_verdict(task, its, finals) for task, its in tasks.items()],
         "notes": [note for group in groups for note in group.notes],
         "metrics": metrics,
@@ -70,12 +74,16 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
         "episodes": shown.names,
         "episode_notes": [*notes, *shown.notes],
         "certificates": shown.certificates,
-        "sweep": None,
+        "sweeps": [table(sweep) for sweep in sweeps],
         "runs": [_run(run, group) for group in groups for run in group.runs],
         "versions": _versions(groups),
         **_settings(groups),
     }
     return Report(groups, context, data)
+
+
+def _without(paths: Sequence[Path], sweeps: Sequence[Sweep]) -> list[Path]:
+    return [path for path in paths if all(path != sweep.path for sweep in sweeps)]
 
 
 def render(report: Report, *, live: float | None = None) -> str:

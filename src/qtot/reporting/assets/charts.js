@@ -104,15 +104,14 @@ function drawProfile(data) {
 }
 
 // One line a trial over the axes of its settings, the best in the accent's colour.
-function drawSweep(data) {
-  const place = document.getElementById("parallel");
-  if (!place || !data.sweep) return;
-  const { names, trials, metric } = data.sweep;
+function drawSweep(place, sweep) {
+  const { names, trials, metric } = sweep;
+  if (!trials.length) return;
   const axes = names.concat([metric]);
   const column = (k) => trials.map((t) => (k < names.length ? t.values[k] : t.value));
-  const scales = axes.map((_, k) => scaleOf(column(k), data.sweep.log[k]));
+  const scales = axes.map((_, k) => scaleOf(column(k), sweep.log[k]));
   const values = trials.map((t) => t.value).filter((v) => v !== null);
-  const best = data.sweep.goal === "min" ? Math.min(...values) : Math.max(...values);
+  const best = sweep.goal === "min" ? Math.min(...values) : Math.max(...values);
   const order = trials.map((t, i) => i).sort((a, b) => (trials[a].value === best) - (trials[b].value === best));
   const traces = order.map((i) => {
     const t = trials[i], own = t.values.concat([t.value]);
@@ -156,5 +155,5 @@ function drawCharts(data) {
   }
   drawCurves(data);
   drawProfile(data);
-  drawSweep(data);
+  for (const place of document.querySelectorAll(".parallel")) drawSweep(place, data.sweeps[place.dataset.sweep]);
 }
