@@ -1,5 +1,5 @@
-"""How large a report is, and how soon it is there: 10 runs of 10 million steps, logged every 10,000,
-with a recorded episode each.
+"""How large a report is, and how soon it is there: 10 runs of 10 million steps, logged every
+10,000, with recorded episodes of another.
 
     python benchmarks/report.py [--short]
 
