@@ -47,6 +47,12 @@ class _Training(_Process):
     see the run folder to resume"""
     debug_nans: Annotated[bool, FlagCreatePairsOff] = False
     """look for the operation that makes the first number that is none (NaN); slow"""
+    track: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
+        arg(help_behavior_hint="(default: those that the run has)"),
+    ] = ()
+    """trackers that get the metrics, too; a run that goes on keeps those that it has, and one that
+    sends what it gets (wandb, online) is then to be named again"""
 
     def meet(self) -> None:
         """The other processes, if there are any."""
@@ -78,7 +84,9 @@ class Train(_Training):
         self.meet()
         from qtot.api import train_config
 
-        train_config(config, self.out, quiet=self.quiet, debug_nans=self.debug_nans)
+        train_config(
+            config, self.out, quiet=self.quiet, debug_nans=self.debug_nans, track=self.track
+        )
         return 0
 
 
@@ -114,6 +122,7 @@ class Resume(_Training):
             trust=self.trust,
             quiet=self.quiet,
             debug_nans=self.debug_nans,
+            track=self.track,
         )
         return 0
 
