@@ -234,12 +234,11 @@ class RunFolder:
         """For a tracker's own files; not made here.
 
         Raises:
-            QtotError: a link in it leads out of the run folder.
+            QtotError: a link where it would write leads out of the run folder.
         """
         folder = self._at(name)
-        for path in folder.rglob("*"):
-            if path.is_symlink():
-                self._at(*path.relative_to(self.path).parts)
+        for path in (*folder.glob("*"), *folder.glob("seed-*/*")):
+            self._at(*path.relative_to(self.path).parts)
         return folder
 
     def record(self, seed: int, facts: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -31,8 +31,6 @@ class Facts(NamedTuple):
     """every hyperparameter by its dotted name"""
     ids: dict[int, str]
     """for each seed's tracker run: nobody can make one that names a run of somebody else"""
-    kept: dict[int, int]
-    """the step of each seed's last row that stays; what came after it will come again"""
     named: bool
     """whether the user asked for the tracker now, or a run folder says that it was there"""
 
@@ -58,14 +56,19 @@ class Tracker(Protocol):
     """
 
     rewinds: bool
-    """whether ``begin`` takes back what came after the rows that stay"""
+    """whether ``begin`` takes back what came after ``since``"""
     sends: bool
     """whether anything leaves this machine that a run folder's word is not enough for"""
     said: list[str]
     """what the user should know, once it has begun"""
 
-    def begin(self, facts: Facts, known: bool) -> set[int]:
-        """Begin the tracker's runs, or go on with them where they are ``known``.
+    def begin(self, facts: Facts, since: Mapping[int, int] | None) -> set[int]:
+        """Begin the tracker's runs, or go on with them.
+
+        Args:
+            facts: the run's.
+            since: None for a new run; else, of each seed, the last step of what it was given and
+                what stays: later ones come again.
 
         Returns:
             The seeds whose tracker run goes on, and holds what it was given before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Tracker:
         self._runs: dict[int, str] = {}
         self.said: list[str] = []
 
-    def begin(self, facts: Facts, known: bool) -> set[int]:
+    def begin(self, facts: Facts, since: Mapping[int, int] | None) -> set[int]:
         """The runs that have our ids as tags, wherever MLflow tracks now.
 
         Raises:
@@ -42,7 +43,8 @@ class Tracker:
         self._client = self._mlflow.MlflowClient()
         experiment, goes_on = self._experiment(), set()
         for seed, own in facts.ids.items():
-            found = known and self._client.search_runs([experiment], f"tags.`qtot.id` = '{own}'")
+            tagged = f"tags.`qtot.id` = '{own}'"
+            found = self._client.search_runs([experiment], tagged) if since is not None else []
             if found:
                 run = found[0]
                 self._client.update_run(run.info.run_id, status="RUNNING")
@@ -81,6 +83,10 @@ class Tracker:
                 part = {what: entries[at : at + size]}
                 self._client.log_batch(self._runs[seed], **part, synchronous=True)
 
+    def _steps(self, seed: int, name: str) -> set[int]:
+        """At which there are values."""
+        return {x.step for x in self._client.get_metric_history(self._runs[seed], name)}
+
     def log(self, rows: list[Row]) -> None:
         """As few requests as can be."""
         now = int(time.time() * 1000)
@@ -94,7 +100,11 @@ class Tracker:
             self._batch(seed, metrics=metrics)
 
     def close(self, status: Status, result: list[Row]) -> None:
-        """What the closing table has besides the last row, at its step."""
-        self.log([row.beside() for row in result])
+        """What the closing table has besides the last row, at its step; once, also where the end
+        comes again.
+        """
+        for row in (row.beside() for row in result):
+            new = {k: v for k, v in row.values.items() if row.step not in self._steps(row.seed, k)}
+            self.log([row._replace(values=new)])
         for run in self._runs.values():
             self._client.set_terminated(run, STATUSES[status])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -25,7 +26,7 @@ STOP_S = 10.0
 """seconds that they have when it is stopped, or has failed: a cluster's grace is often 30"""
 BEHIND = 1_000
 """logs that a tracker may be late"""
-AT_ONCE = 100
+AT_ONCE = 20
 """earlier rows that a tracker is given at once"""
 
 
@@ -67,27 +68,45 @@ class _Feed:
                     break
         except BaseException as error:  # whatever it does, the run goes on
             self.error = error
-        finally:
             self.begun.set()
+            with contextlib.suppress(BaseException):
+                self.tracker.close("failed", [])
+        finally:
             self.ended.set()
 
     def _begin(self, earlier: list[Row]) -> None:
-        facts, kept = self.facts, self.facts.kept
-        known = self.name in self.record.given
-        goes_on = self.tracker.begin(facts, known)
-        given = {s: self.record.given[self.name].get(s, -1) for s in goes_on} if known else {}
-        if self.tracker.rewinds:
-            given = {s: min(step, kept.get(s, -1)) for s, step in given.items()}
-        self._past = {s: step for s, step in given.items() if step > kept.get(s, -1)}
-        self.record.give(self.name, {s: given.get(s, -1) for s in facts.ids})
-        lacks = [row for row in earlier if row.step > given.get(row.seed, -1)]
+        kept = {row.seed: row.step for row in earlier}
+        given, since = self.record.given.get(self.name), None
+        if given is not None:
+            given = {seed: given.get(seed, -1) for seed in self.facts.ids}
+            since = {seed: min(step, kept.get(seed, -1)) for seed, step in given.items()}
+        goes_on = self.tracker.begin(self.facts, since)
+        has = dict.fromkeys(self.facts.ids, -1)
+        if given is not None and since is not None:
+            has |= {seed: (since if self.tracker.rewinds else given)[seed] for seed in goes_on}
+        self._past = {seed: step for seed, step in has.items() if step > kept.get(seed, -1)}
+        self.record.give(self.name, has)
+        lacks = [row for row in earlier if row.step > has.get(row.seed, -1)]
         for at in range(0, len(lacks), AT_ONCE):
             self._log(lacks[at : at + AT_ONCE])
 
     def _log(self, rows: list[Row]) -> None:
-        if rows:  # noted first: a row is lost rather than doubled where the process is killed
-            self.record.give(self.name, {row.seed: row.step for row in rows})
+        """One that rewinds can be given rows twice. Of the others, it is noted first: where the
+        process is killed in between, rows are missing rather than doubled.
+        """
+        if not rows:
+            return
+        before = dict(self.record.given[self.name])
+        after = {row.seed: row.step for row in rows}
+        if not self.tracker.rewinds:
+            self.record.give(self.name, after)
+        try:
             self.tracker.log(rows)
+        except BaseException:
+            self.record.give(self.name, before)
+            raise
+        if self.tracker.rewinds:
+            self.record.give(self.name, after)
 
 
 class Trackers:
@@ -113,7 +132,7 @@ class Trackers:
         for feed in self._feeds:
             if not feed.out:
                 feed.put(_rows(rows))
-        self._tell()
+        self.tell()
 
     def conclude(self, result: list[dict[str, Any]]) -> None:
         """The closing table."""
@@ -136,9 +155,9 @@ class Trackers:
         for feed in self._feeds:
             if not feed.out and not feed.ended.wait(max(0.0, until - time.monotonic())):
                 feed.error = feed.error or QtotError(f"it did not end within {seconds:.0f} s")
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Say once of each that it is left out."""
         for feed in self._feeds:
             if feed.error is not None and not feed.out:
@@ -180,7 +199,6 @@ def track(
         folder=folder.path,
         config=_flat(config),
         ids={seed: record.id_of(seed) for seed in seeds},
-        kept={row.seed: row.step for row in earlier},
         named=False,
     )
     feeds = [
@@ -194,19 +212,21 @@ def track(
     ]
     for feed in feeds:
         feed.start(earlier)
-    until = time.monotonic() + BEGIN_S
+    trackers, until = Trackers(feeds), time.monotonic() + BEGIN_S
     for feed in feeds:
         if not feed.begun.wait(max(0.0, until - time.monotonic())):
             feed.error = QtotError(f"it did not begin within {BEGIN_S:.0f} s")
+    for feed in feeds:
         if feed.error is not None and feed.name in asked:
+            for other in feeds:
+                other.put(("failed", []))
             raise QtotError(
                 f"tracker {feed.name} cannot begin ({_plain(feed.error)}); mend that, or leave it "
                 f"out, and go on with: qtot resume {folder.path}"
             )
     for line in left_out:
         warnings.warn(line, QtotWarning, stacklevel=2)
-    trackers = Trackers(feeds)
-    trackers._tell()
+    trackers.tell()
     return trackers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ class Tracker:
         self.sends = False
         self.said: list[str] = []
 
-    def begin(self, facts: Facts, known: bool) -> set[int]:
+    def begin(self, facts: Facts, since: Mapping[int, int] | None) -> set[int]:
         """Under the same ids as before; online, the server says whether it has them.
 
         Raises:
@@ -58,7 +59,7 @@ class Tracker:
         if self.sends:
             self.said += [str(run.url) for run in self._runs.values()]
             return {seed for seed, run in self._runs.items() if run.resumed}
-        return set(facts.ids) if known else set()
+        return set(facts.ids) if since is not None else set()
 
     def _mode(self, settings: Any, facts: Facts) -> str:
         """Online only with a key, and if the user says so now: by name, or by ``WANDB_MODE``."""
