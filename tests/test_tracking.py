@@ -31,6 +31,7 @@ from qtot.tracking.trackers import Trackers, track
 from small import small_config
 
 CLOCKS = ("wall_s", "compile_s", "steps_per_s", "peak_gib")
+EVALUATION = {"every": 1_000, "episodes": 8, "final_episodes": 8}
 Points = dict[tuple[int, int], dict[str, float]]
 """values by seed and step"""
 
@@ -61,7 +62,7 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def config(**changes: Any) -> Any:
-    quick = {"steps": 2_000, "seeds": 2, "evaluation": {"every": 1_000, "episodes": 8}}
+    quick = {"steps": 2_000, "seeds": 2, "evaluation": EVALUATION}
     return small_config("probe/coordination", **{**quick, **changes})
 
 
@@ -211,26 +212,19 @@ def test_each_tracker_holds_the_metrics_also_of_a_run_that_goes_on(tmp_path: Pat
     for one in saved:  # as if killed after all rows were logged, with a checkpoint long before
         if one.step > min(x.step for x in saved):
             shutil.rmtree(one.path)
-    (folder / "result.json").unlink()
-    resume(folder, quiet=True)
-    again = metrics(folder)
-    assert without(again, CLOCKS) == without(found, CLOCKS)
-    logs, _ = tensorboard(folder)
-    close(logs, again, 1e-6)
-    points, runs, _ = wandb(folder)
-    close(points, found)  # the rows that it had before it was killed, and no others
+    resume(folder, steps=2_500, quiet=True)
+    again = metrics(folder, clocks=False)
+    assert len(again) == 2 * 6 and again.items() >= without(found, CLOCKS).items()
+    close(tensorboard(folder)[0], metrics(folder), 1e-6)
+    points, runs, _ = wandb(folder)  # what it had already is not given again, clocks and all
+    close(without(points, CLOCKS), again)
+    assert points.items() >= found.items()
     assert len(runs) == 4 and len({x.run_id for x in runs}) == 2
     logs, _, second = mlflow()
-    close(logs, found)
+    close(without(logs, CLOCKS), again)
+    assert logs.items() >= found.items()
     assert [x.info.run_id for x in second] == [x.info.run_id for x in first]
     assert {x.info.status for x in second} == {"FINISHED"}
-
-    resume(folder, steps=3_000, quiet=True)
-    again = metrics(folder, clocks=False)
-    assert len(again) == 2 * 7
-    close(without(tensorboard(folder)[0], CLOCKS), again, 1e-6)
-    close(without(wandb(folder)[0], CLOCKS), again)
-    close(without(mlflow()[0], CLOCKS), again)
 
 
 @needs("mlflow")
@@ -402,7 +396,7 @@ def test_one_that_cannot_begin_is_an_error_if_it_was_asked_for(
         raise RuntimeError("no\nserver")
 
     folder = tmp_path / "run"
-    said = r"tracker wandb cannot begin \(RuntimeError: no server\); .* qtot resume .*run"
+    said = r"tracker wandb cannot begin \(RuntimeError: no server\); .* qtot resume .*--track wandb"
     with pytest.raises(QtotError, match=said):
         begun(folder, Fake(begin=failing), goes_on=False)
     assert not (folder / "tracking.json").exists()

@@ -49,7 +49,7 @@ class _Training(_Process):
     """look for the operation that makes the first number that is none (NaN); slow"""
     track: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
-        arg(help_behavior_hint="(default: those that the run has)"),
+        arg(help_behavior_hint="(default: none, or those that the run has)"),
     ] = ()
     """trackers that get the metrics, too; a run that goes on keeps those that it has, and one that
     sends what it gets (wandb, online) is then to be named again"""

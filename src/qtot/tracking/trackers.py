@@ -187,13 +187,13 @@ def track(
     """
     record = Record.of(folder) if goes_on else Record(folder)
     made, left_out = dict(asked), []
-    for name in record.given.keys() - asked.keys():
+    for name in [name for name in record.given if name not in asked]:
         try:
             made[name] = make_tracker(name)
         except QtotError as error:
             left_out.append(f"tracker {name} is left out: {_plain(error)}")
-    earlier = _rows(folder.metrics()) if made else []
     seeds = range(config.seed, config.seed + config.seeds)
+    earlier = [row for row in _rows(folder.metrics()) if row.seed in seeds] if made else []
     facts = Facts(
         name=folder.path.resolve().name,
         folder=folder.path,
@@ -221,8 +221,8 @@ def track(
             for other in feeds:
                 other.put(("failed", []))
             raise QtotError(
-                f"tracker {feed.name} cannot begin ({_plain(feed.error)}); mend that, or leave it "
-                f"out, and go on with: qtot resume {folder.path}"
+                f"tracker {feed.name} cannot begin ({_plain(feed.error)}); once that is mended, go "
+                f"on with: qtot resume {folder.path} --track {feed.name}; or without --track"
             )
     for line in left_out:
         warnings.warn(line, QtotWarning, stacklevel=2)

@@ -41,6 +41,11 @@ class Tracker:
         settings = self._wandb.setup().settings
         mode = self._mode(settings, facts)
         self.sends = mode not in ("offline", "dryrun", "disabled")
+        # Nothing of its own on the user's terminal, where a live bar may be; and where versions
+        # can, no end that waits for a network for ever.
+        limits: dict[str, Any] = {"silent": True, "console": "off", "init_timeout": 50}
+        if "finish_timeout" in getattr(self._wandb.Settings, "model_fields", ()):
+            limits["finish_timeout"] = 50
         for seed, name in facts.ids.items():
             self._runs[seed] = self._wandb.init(
                 id=name,
@@ -53,8 +58,7 @@ class Tracker:
                 allow_val_change=True,
                 dir=str(facts.folder.parent),
                 reinit="create_new",
-                # Nothing of its own on the user's terminal, where a live bar may be.
-                settings=self._wandb.Settings(silent=True, console="off", init_timeout=50),
+                settings=self._wandb.Settings(**limits),
             )
         if self.sends:
             self.said += [str(run.url) for run in self._runs.values()]

@@ -137,9 +137,14 @@ def resume_training(
             # It was ended between its last checkpoint and its closing table.
             best = {row["seed"]: row for row in resumed.record["best"]}
             try:
-                folder.close(closing(resumed.record["rows"], best, {}))
+                result = closing(resumed.record["rows"], best, {})
+                folder.close(result)
             except OSError as error:
                 raise QtotError(f"cannot write the run folder {folder.path} ({error})") from None
+            with together():
+                trackers = tracked(folder, config, wanted, goes_on=True)
+            with trackers:
+                trackers.conclude(result)
             return folder
         with _Opened(config, env, nans=nans, resumes=True) as opened:
             with together():
@@ -150,6 +155,17 @@ def resume_training(
             return opened.train(
                 folder, quiet=quiet, resumed=resumed, told=told, wanted=wanted, goes_on=True
             )
+
+
+def tracked(
+    folder: RunFolder, config: TrainConfig, wanted: dict[str, Tracker], *, goes_on: bool
+) -> Trackers:
+    """The run's trackers, which have begun; none but in the first process.
+
+    Raises:
+        QtotError: one of those that are wanted cannot begin.
+    """
+    return track(folder, config, wanted, goes_on=goes_on) if leads() else Trackers()
 
 
 def _evaluated(resumed: Resumed, config: TrainConfig) -> bool:
@@ -240,9 +256,7 @@ class _Opened:
     ) -> RunFolder:
         """The header, and the run."""
         with together():
-            trackers = Trackers()
-            if leads():
-                trackers = track(folder, self.config, wanted, goes_on=goes_on)
+            trackers = tracked(folder, self.config, wanted, goes_on=goes_on)
         display = Display(self.config, quiet=quiet or not leads())
         spec, out = self.world.spec, folder.path
         display.header(header(self.engine, spec, device=self.device, memory=self.memory, out=out))

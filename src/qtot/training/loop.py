@@ -213,8 +213,7 @@ class Training:
         if asked:
             with self._to_disk("parameters"):
                 self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
-            again = self._again
-            self.display.say(f"stopped at step {self.step:,}; go on with: {again}")
+            self.display.say(f"stopped at step {self.step:,}; go on with: {self._again}")
             raise Stopped(self.stop.signum)
 
     def _checkpoint(self, state: RunState, *, must: bool = False) -> None:
@@ -272,8 +271,7 @@ class Training:
             self._checkpoint(state)
             self._wait()
             if not self.full:
-                again = self._again
-                self.display.say(f"stopped, and saved; once that is mended: {again}")
+                self.display.say(f"stopped, and saved; once that is mended: {self._again}")
             for told in self.engine.told():
                 self.display.warn(told)
             raise
