@@ -9,11 +9,10 @@ import struct
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -25,7 +24,7 @@ from qtot.errors import QtotError, QtotWarning
 from qtot.store.checkpoints import Checkpoints
 from qtot.store.run_folder import RunFolder
 from qtot.tracking import trackers
-from qtot.tracking.base import TRACKERS, Facts, Row, asked_for, make_tracker
+from qtot.tracking.base import TRACKERS, Facts, Name, Row, asked_for, make_tracker
 from qtot.tracking.record import Record
 from qtot.tracking.trackers import Trackers, track
 from small import small_config
@@ -253,7 +252,13 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_ends_well(
     # It gets what it lacks, and so does one that comes later.
     resume(folder, steps=1_500, quiet=True, track=("mlflow",))
     close(tensorboard(folder)[0], metrics(folder), 1e-6)
-    close(mlflow()[0], metrics(folder))
+    logs, beside, _ = mlflow()
+    close(logs, metrics(folder))
+    (folder / "result.json").unlink()  # killed before its closing table, and gone on with
+    resume(folder, quiet=True)
+    logs, again, runs = mlflow()
+    close(logs, metrics(folder))
+    assert again == beside and runs[0].info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(
@@ -550,7 +555,7 @@ def test_mlflow_has_no_store_in_a_run_folder(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_names_of_the_command_are_those_of_the_trackers():
-    help_text = plain(run("train --help").out)
-    assert "|".join(TRACKERS) in help_text or "{" + ",".join(TRACKERS) in help_text
-    with warnings.catch_warnings():
-        assert asked_for(()) == {}
+    assert get_args(Name) == tuple(TRACKERS)
+    for command in ("train", "resume"):
+        assert "{" + ",".join(TRACKERS) + "}" in plain(run(f"{command} --help").out)
+    assert asked_for(()) == {}

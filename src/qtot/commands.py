@@ -14,6 +14,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from qtot.config import TrainConfig
 from qtot.envs.host.config import HostConfig
 from qtot.reproduce import EXPERIMENTS
+from qtot.tracking.base import Name
 from qtot.validation import validate
 
 
@@ -48,7 +49,7 @@ class _Training(_Process):
     debug_nans: Annotated[bool, FlagCreatePairsOff] = False
     """look for the operation that makes the first number that is none (NaN); slow"""
     track: Annotated[
-        tuple[Literal["tensorboard", "wandb", "mlflow"], ...],
+        tuple[Name, ...],
         arg(help_behavior_hint="(default: none, or those that the run has)"),
     ] = ()
     """trackers that get the metrics, too; a run that goes on keeps those that it has, and one that

@@ -142,9 +142,9 @@ def resume_training(
             except OSError as error:
                 raise QtotError(f"cannot write the run folder {folder.path} ({error})") from None
             with together():
-                trackers = tracked(folder, config, wanted, goes_on=True)
-            with trackers:
-                trackers.conclude(result)
+                begun = tracked(folder, config, wanted, goes_on=True)
+            with begun:
+                begun.conclude(result)
             return folder
         with _Opened(config, env, nans=nans, resumes=True) as opened:
             with together():
