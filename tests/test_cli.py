@@ -37,8 +37,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         *,
         quiet: bool = False,
         debug_nans: bool = False,
+        track: tuple[str, ...] = (),
     ) -> None:
-        assert not debug_nans
+        assert not debug_nans and not track
         calls.append(SimpleNamespace(config=config, out=out, quiet=quiet))
 
     monkeypatch.setattr("qtot.api.train_config", train_config)

@@ -66,6 +66,7 @@ def train(
     preset: str = "default",
     out: str | Path | None = None,
     quiet: bool = False,
+    track: Sequence[str] = (),
     **options: Any,
 ) -> Run:
     """Train a team and return its run.
@@ -81,6 +82,7 @@ def train(
         preset: ``default`` or ``paper``.
         out: a new folder for the run; None makes one under ``runs/``.
         quiet: print nothing.
+        track: trackers that get the metrics as well: ``tensorboard``, ``wandb``, ``mlflow``.
         **options: parts of the configuration, such as ``agent={"hidden": 128}``.
 
     Raises:
@@ -92,7 +94,8 @@ def train(
     if steps is not None:
         changes["steps"] = steps
     given = None if isinstance(env, str) else env
-    return train_config(nested_replace(config, changes), out, env=given, quiet=quiet)
+    config = nested_replace(config, changes)
+    return train_config(config, out, env=given, quiet=quiet, track=track)
 
 
 def train_config(
@@ -102,10 +105,11 @@ def train_config(
     env: Any = None,
     quiet: bool = False,
     debug_nans: bool = False,
+    track: Sequence[str] = (),
 ) -> Run:
     """Train what a complete configuration says, on ``env`` where that is no name."""
     path = Path(out) if out else new_folder(config)
-    folder = run_training(config, path, env=env, quiet=quiet, nans=debug_nans)
+    folder = run_training(config, path, env=env, quiet=quiet, nans=debug_nans, trackers=track)
     return Run(folder, env=env, trust=True)
 
 
@@ -118,6 +122,7 @@ def resume(
     trust: bool = False,
     quiet: bool = False,
     debug_nans: bool = False,
+    track: Sequence[str] = (),
 ) -> Run:
     """Go on with a run that was stopped, or take a finished one further.
 
@@ -130,6 +135,8 @@ def resume(
         trust: import the code that the run folder names.
         quiet: print nothing.
         debug_nans: look for the operation that makes the first number that is none; slow.
+        track: trackers besides those that the run has; one that sends what it gets is to be named
+            again.
 
     Raises:
         QtotError: no run there, no whole checkpoint in it, nothing left to do, or another
@@ -143,7 +150,13 @@ def resume(
         target = run.world_of(env)
     given = None if isinstance(target, str) and target == run.config.env else target
     resume_training(
-        folder, steps=steps, reschedule=reschedule, env=given, quiet=quiet, nans=debug_nans
+        folder,
+        steps=steps,
+        reschedule=reschedule,
+        env=given,
+        quiet=quiet,
+        nans=debug_nans,
+        trackers=track,
     )
     return Run(folder, env=env, trust=True)
 

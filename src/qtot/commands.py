@@ -15,6 +15,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from qtot.config import TrainConfig
 from qtot.envs.host.config import HostConfig
 from qtot.reproduce import EXPERIMENTS
+from qtot.tracking.base import Name
 from qtot.validation import validate
 
 
@@ -48,6 +49,12 @@ class _Training(_Process):
     see the run folder to resume"""
     debug_nans: Annotated[bool, FlagCreatePairsOff] = False
     """look for the operation that makes the first number that is none (NaN); slow"""
+    track: Annotated[
+        tuple[Name, ...],
+        arg(help_behavior_hint="(default: none, or those that the run has)"),
+    ] = ()
+    """trackers that get the metrics, too; a run that goes on keeps those that it has, and one that
+    sends what it gets (wandb, online) is then to be named again"""
 
     def meet(self) -> None:
         """The other processes, if there are any."""
@@ -79,7 +86,9 @@ class Train(_Training):
         self.meet()
         from qtot.api import train_config
 
-        train_config(config, self.out, quiet=self.quiet, debug_nans=self.debug_nans)
+        train_config(
+            config, self.out, quiet=self.quiet, debug_nans=self.debug_nans, track=self.track
+        )
         return 0
 
 
@@ -115,6 +124,7 @@ class Resume(_Training):
             trust=self.trust,
             quiet=self.quiet,
             debug_nans=self.debug_nans,
+            track=self.track,
         )
         return 0
 

@@ -5,6 +5,8 @@ metrics.jsonl     one JSON object per seed and log (keys: see METRICS)
 params/seed-S/    last.npz and best.npz
 result.json       the closing table
 records/          seed-S.npz: episodes to look at (store/records.py)
+tracking.json     under which id it is tracked, and what was given to whom (tracking/record.py)
+tensorboard/, wandb/   a tracker's own files
 checkpoints/      what ``qtot resume`` goes on from (store/checkpoints.py)
 lock              held by the process that writes
 """
@@ -224,6 +226,21 @@ class RunFolder:
         """The closing table."""
         write_json(self._at("result.json"), result)
 
+    def write_tracking(self, value: dict[str, Any]) -> None:
+        """What ``tracking`` reads."""
+        write_json(self._at("tracking.json"), value)
+
+    def tracker_folder(self, name: str) -> Path:
+        """For a tracker's own files; not made here.
+
+        Raises:
+            QtotError: a link where it would write leads out of the run folder.
+        """
+        folder = self._at(name)
+        for path in (*folder.glob("*"), *folder.glob("seed-*/*")):
+            self._at(*path.relative_to(self.path).parts)
+        return folder
+
     def record(self, seed: int, facts: dict[str, Any], arrays: dict[str, Any]) -> None:
         """Episodes of one seed, in place of those that were there.
 
@@ -274,6 +291,11 @@ class RunFolder:
         text = self._read("metrics.jsonl") or ""
         lines = text.split("\n")[:-1]
         return [self._row("metrics.jsonl", self._parse("metrics.jsonl", x)) for x in lines]
+
+    def tracking(self) -> Any:
+        """``tracking.json``, which is not checked here; None where there is none."""
+        text = self._read("tracking.json")
+        return None if text is None else self._parse("tracking.json", text)
 
     def result(self) -> list[dict[str, Any]]:
         """The closing table, one row per seed; empty while the run goes on."""

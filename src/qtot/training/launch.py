@@ -15,6 +15,9 @@ from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.process import prepare
 from qtot.store.run_folder import SCHEMA, RunFolder
+from qtot.tracking.base import Tracker, asked_for
+from qtot.tracking.record import Record
+from qtot.tracking.trackers import Trackers, track
 from qtot.training.compile import traced_init
 from qtot.training.display import Display
 from qtot.training.header import header
@@ -30,7 +33,13 @@ from qtot.validation import validate
 
 
 def run_training(
-    config: TrainConfig, out: Path, *, env: Any = None, quiet: bool = False, nans: bool = False
+    config: TrainConfig,
+    out: Path,
+    *,
+    env: Any = None,
+    quiet: bool = False,
+    nans: bool = False,
+    trackers: Sequence[str] = (),
 ) -> RunFolder:
     """Train and leave a complete run folder at ``out``.
 
@@ -40,6 +49,7 @@ def run_training(
         env: the environment, or a factory of it, where that is no name.
         quiet: print nothing.
         nans: look for the operation that makes the first number that is none; slow.
+        trackers: by name; the first process tracks.
 
     Raises:
         QtotError: the configuration is impossible, does not fit, or ``out`` cannot be written;
@@ -47,12 +57,14 @@ def run_training(
             was reached before has been saved.
         KeyboardInterrupt: after everything has been saved.
     """
+    with together():
+        wanted = asked_for(trackers if leads() else ())
     with _Opened(config, env, nans=nans) as opened, contextlib.ExitStack() as held:
         with together():
             if leads():
                 held.enter_context(RunFolder(out).held())
             folder = create_folder(out, opened.facts, opened.config, opened.world.spec)
-        return opened.train(folder, quiet=quiet)
+        return opened.train(folder, quiet=quiet, wanted=wanted)
 
 
 def resume_training(
@@ -63,6 +75,7 @@ def resume_training(
     env: Any = None,
     quiet: bool = False,
     nans: bool = False,
+    trackers: Sequence[str] = (),
 ) -> RunFolder:
     """Go on from the last whole checkpoint of a run; from its beginning, where it was ended before
     the first.
@@ -74,6 +87,7 @@ def resume_training(
         env: as in ``run_training``.
         quiet: print nothing.
         nans: as in ``run_training``.
+        trackers: besides those that the run has.
 
     Raises:
         QtotError: there is nothing to go on from or to do, or the environment is another; and as
@@ -83,6 +97,8 @@ def resume_training(
         with together():
             if leads():
                 held.enter_context(folder.held())
+                Record.of(folder)  # damaged, it is refused before anything is written
+            wanted = asked_for(trackers if leads() else ())
             config, spec = folder.facts()
             recorded, ended, asked = folder.recorded(), bool(folder.result()), config.steps
             if reschedule and steps is None:
@@ -121,9 +137,14 @@ def resume_training(
             # It was ended between its last checkpoint and its closing table.
             best = {row["seed"]: row for row in resumed.record["best"]}
             try:
-                folder.close(closing(resumed.record["rows"], best, {}))
+                result = closing(resumed.record["rows"], best, {})
+                folder.close(result)
             except OSError as error:
                 raise QtotError(f"cannot write the run folder {folder.path} ({error})") from None
+            with together():
+                begun = tracked(folder, config, wanted, goes_on=True)
+            with begun:
+                begun.conclude(result)
             return folder
         with _Opened(config, env, nans=nans, resumes=True) as opened:
             with together():
@@ -131,7 +152,20 @@ def resume_training(
                 told += differences(recorded, opened.facts)
                 step, size = (resumed.step, resumed.record["metrics_bytes"]) if resumed else (0, 0)
                 folder.reopen(opened.facts, step, size)
-            return opened.train(folder, quiet=quiet, resumed=resumed, told=told)
+            return opened.train(
+                folder, quiet=quiet, resumed=resumed, told=told, wanted=wanted, goes_on=True
+            )
+
+
+def tracked(
+    folder: RunFolder, config: TrainConfig, wanted: dict[str, Tracker], *, goes_on: bool
+) -> Trackers:
+    """The run's trackers, which have begun; none but in the first process.
+
+    Raises:
+        QtotError: one of those that are wanted cannot begin.
+    """
+    return track(folder, config, wanted, goes_on=goes_on) if leads() else Trackers()
 
 
 def _evaluated(resumed: Resumed, config: TrainConfig) -> bool:
@@ -217,8 +251,12 @@ class _Opened:
         quiet: bool,
         resumed: Resumed | None = None,
         told: Sequence[str] = (),
+        wanted: dict[str, Tracker],
+        goes_on: bool = False,
     ) -> RunFolder:
         """The header, and the run."""
+        with together():
+            trackers = tracked(folder, self.config, wanted, goes_on=goes_on)
         display = Display(self.config, quiet=quiet or not leads())
         spec, out = self.world.spec, folder.path
         display.header(header(self.engine, spec, device=self.device, memory=self.memory, out=out))
@@ -226,6 +264,15 @@ class _Opened:
             display.warn(line)
         if resumed is not None:
             display.say(f"going on from step {resumed.step:,}")
-        with display:
-            Training(self.engine, folder, display, resumed=resumed, inherit=self.inherit).run()
+        for line in trackers.said:
+            display.say(line)
+        with display, trackers:
+            Training(
+                self.engine,
+                folder,
+                display,
+                resumed=resumed,
+                inherit=self.inherit,
+                trackers=trackers,
+            ).run()
         return folder

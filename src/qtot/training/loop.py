@@ -18,6 +18,7 @@ import numpy as np
 from qtot.core.learner import PolicyParams, TrainState
 from qtot.errors import QtotError
 from qtot.store.run_folder import RunFolder, Which
+from qtot.tracking.trackers import Trackers
 from qtot.training.display import Display, named_again
 from qtot.training.engine import Engine
 from qtot.training.health import Health
@@ -71,6 +72,7 @@ class Training:
     """puts other agents in the place of fresh ones"""
     before_s: float = 0.0
     """seconds of training before that"""
+    trackers: Trackers = field(default_factory=Trackers)
 
     def __post_init__(self) -> None:
         program = self.engine.program
@@ -214,8 +216,7 @@ class Training:
         if asked:
             with self._to_disk("parameters"):
                 self._save(fetch(state.seeds.train), "last", range(self.config.seeds))
-            again = f"qtot resume {self.folder.path}{named_again(self.config)}"
-            self.display.say(f"stopped at step {self.step:,}; go on with: {again}")
+            self.display.say(f"stopped at step {self.step:,}; go on with: {self._again}")
             raise Stopped(self.stop.signum)
 
     def _checkpoint(self, state: RunState, *, must: bool = False) -> None:
@@ -273,11 +274,16 @@ class Training:
             self._checkpoint(state)
             self._wait()
             if not self.full:
-                again = f"qtot resume {self.folder.path}{named_again(self.config)}"
-                self.display.say(f"stopped, and saved; once that is mended: {again}")
+                self.display.say(f"stopped, and saved; once that is mended: {self._again}")
             for told in self.engine.told():
                 self.display.warn(told)
             raise
+
+    @property
+    def _again(self) -> str:
+        """The command that goes on."""
+        said = named_again(self.config) + self.trackers.named_again
+        return f"qtot resume {self.folder.path}{said}"
 
     @property
     def wall_s(self) -> float:
@@ -319,6 +325,7 @@ class Training:
             rows.append({k: number(v) for k, v in row.items()})
         with self._to_disk("metrics"):
             self.folder.append(rows)
+        self.trackers.log(rows)
         for told in self.engine.told():
             self.display.warn(told)
         self.display.progress(rows, wall_s)
@@ -368,4 +375,5 @@ class Training:
         with self._to_disk("the closing table", must=True):
             self.folder.flush()
             self.folder.close(result)
+        self.trackers.conclude(result)
         self.display.closing(result, str(self.folder.path))

@@ -1,0 +1,79 @@
+"""``tracking.json``: the id under which a run is tracked, and what each tracker was given.
+
+It may be a stranger's. It names no tracker's run, no server and no path: what a tracker run is
+called follows from the id by a digest, so that nobody can point it at a run that is there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+import threading
+from typing import Any
+
+from qtot.errors import QtotError
+from qtot.store.run_folder import RunFolder
+from qtot.tracking.base import TRACKERS
+
+Given = dict[int, int]
+"""the last step of each seed"""
+
+
+class Record:
+    """What ``tracking.json`` of a run holds."""
+
+    def __init__(self, folder: RunFolder, known: str | None = None):
+        self.folder = folder
+        self.id = known or secrets.token_hex(16)
+        self.given: dict[str, Given] = {}
+        self._writing = threading.Lock()
+
+    @staticmethod
+    def of(folder: RunFolder) -> Record:
+        """The run's, or a new one.
+
+        Raises:
+            QtotError: it is damaged.
+        """
+        value = folder.tracking()
+        if value is None:
+            return Record(folder)
+        try:
+            record = Record(folder, _id(value["id"]))
+            record.given = {name: _given(name, steps) for name, steps in value["given"].items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise QtotError(
+                f"{folder.path / 'tracking.json'} is damaged ({str(error)[:80]}); delete it, and "
+                "the run goes on without the trackers that it had"
+            ) from None
+        return record
+
+    def id_of(self, seed: int) -> str:
+        """Of the tracker run of a seed."""
+        return hashlib.sha256(f"{self.id} {seed}".encode()).hexdigest()[:16]
+
+    def give(self, name: str, given: Given) -> None:
+        """Write down that a tracker is given rows up to these steps. Where that cannot be written,
+        a run that is killed may give them twice.
+        """
+        with self._writing, contextlib.suppress(OSError):
+            self.given[name] = {**self.given.get(name, {}), **given}
+            value = {"id": self.id, "given": self.given}
+            self.folder.write_tracking(value)
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{32}", value):
+        raise ValueError(f"no id: {value!r}")
+    return value
+
+
+def _given(name: str, steps: dict[str, Any]) -> Given:
+    if name not in TRACKERS:
+        raise ValueError(f"no tracker: {name!r}")
+    for seed, step in steps.items():
+        if not re.fullmatch(r"[0-9]{1,18}", seed) or type(step) is not int or abs(step) >= 2**63:
+            raise ValueError(f"no step of a seed: {seed!r}: {step!r}")
+    return {int(seed): step for seed, step in steps.items()}

@@ -1,0 +1,561 @@
+"""Trackers hold what metrics.jsonl holds; they end no run, and nothing is sent unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+
+import qtot.tracking.tensorboard as to_tensorboard
+from command import plain, run
+from extras import needs, package
+from qtot.api import resume, train_config
+from qtot.errors import QtotError, QtotWarning
+from qtot.store.checkpoints import Checkpoints
+from qtot.store.run_folder import RunFolder
+from qtot.tracking import trackers
+from qtot.tracking.base import TRACKERS, Facts, Name, Row, asked_for, make_tracker
+from qtot.tracking.record import Record
+from qtot.tracking.trackers import Trackers, track
+from small import small_config
+
+CLOCKS = ("wall_s", "compile_s", "steps_per_s", "peak_gib")
+EVALUATION = {"every": 1_000, "episodes": 8, "final_episodes": 8}
+Points = dict[tuple[int, int], dict[str, float]]
+"""values by seed and step"""
+
+pytestmark = [
+    pytest.mark.usefixtures("apart"),
+    # what the packages say of themselves and of each other
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From this machine's trackers, their keys, and whatever they would reach."""
+    for name in [x for x in os.environ if x.startswith(("WANDB_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    (tmp_path / "netrc").write_text("")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.chdir(tmp_path)
+
+
+def config(**changes: Any) -> Any:
+    quick = {"steps": 2_000, "seeds": 2, "evaluation": EVALUATION}
+    return small_config("probe/coordination", **{**quick, **changes})
+
+
+def metrics(folder: Path, *, clocks: bool = True) -> Points:
+    """What the trackers should hold."""
+    points: Points = {}
+    for row in RunFolder(folder).metrics():
+        at = points.setdefault((row["seed"], row["env_steps"]), {})
+        at |= {k: v for k, v in row.items() if k not in ("seed", "env_steps") and v is not None}
+    return points if clocks else without(points, CLOCKS)
+
+
+def without(points: Points, keys: tuple[str, ...]) -> Points:
+    return {at: {k: v for k, v in x.items() if k not in keys} for at, x in points.items()}
+
+
+def put(points: Points, seed: int, step: int, name: str, value: float) -> None:
+    at = points.setdefault((seed, step), {})
+    assert name not in at, f"{name} came twice at step {step}"
+    at[name] = value
+
+
+# Each tracker's own files, read apart from the code that wrote them ----------------------------
+
+
+def tensorboard(folder: Path) -> tuple[Points, Points]:
+    """As TensorBoard reads them: files in the order of their names; a session's start takes back
+    what lies at or after its step. What belongs to the closing table comes apart.
+    """
+    events = package("tensorboardX.proto.event_pb2", "tensorboard")
+    logs: Points = {}
+    beside: Points = {}
+    for one in sorted((folder / "tensorboard").iterdir()):
+        seed, found = int(one.name.removeprefix("seed-")), []
+        for path in sorted(one.iterdir()):
+            data, at = path.read_bytes(), 0
+            while at < len(data):
+                (size,) = struct.unpack_from("<Q", data, at)
+                event = events.Event.FromString(data[at + 12 : at + 12 + size])
+                at += 12 + size + 4
+                if event.HasField("session_log"):
+                    found = [x for x in found if x.step < event.step]
+                found.append(event)
+        for event in found:
+            for value in event.summary.value:
+                if value.WhichOneof("value") == "simple_value":
+                    best = value.tag.startswith(("best/", "peak_"))
+                    put(beside if best else logs, seed, event.step, value.tag, value.simple_value)
+    return logs, beside
+
+
+def wandb(folder: Path) -> tuple[Points, list[Any], list[dict[str, Any]]]:
+    """Histories, runs and summaries of all offline files, which are logs as LevelDB has them."""
+    records = package("wandb.proto.wandb_internal_pb2", "wandb")
+    points: Points = {}
+    runs, summaries = [], []
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        data, at, parts, summary = path.read_bytes(), 7, b"", {}
+        assert data[:4] == b":W&B"
+        while at + 7 <= len(data):
+            if 2**15 - at % 2**15 < 7:
+                at += 2**15 - at % 2**15
+                continue
+            _, size, kind = struct.unpack_from("<IHB", data, at)
+            parts += data[at + 7 : at + 7 + size]
+            at += 7 + size
+            if kind not in (1, 4):  # full, last
+                continue
+            record, parts = records.Record.FromString(parts), b""
+            if record.HasField("run"):
+                runs.append(record.run)
+            if record.HasField("summary"):
+                summary |= {x.key: json.loads(x.value_json) for x in record.summary.update}
+            if record.HasField("history"):
+                items = record.history.item
+                row = {x.key or x.nested_key[0]: json.loads(x.value_json) for x in items}
+                seed = int(runs[-1].display_name.rpartition(" ")[2])
+                step = row.get("_step", record.history.step.num)
+                assert row["env_steps"] == step
+                for name in row.keys() - {"env_steps", "_step", "_runtime", "_timestamp"}:
+                    put(points, seed, step, name, row[name])
+        summaries.append(summary)
+    return points, runs, summaries
+
+
+def mlflow() -> tuple[Points, Points, list[Any]]:
+    """Wherever it tracks now."""
+    client = package("mlflow", "mlflow").MlflowClient()
+    ids = [client.get_experiment_by_name("qtot").experiment_id]
+    runs = client.search_runs(ids, order_by=["tags.`qtot.seed`"])
+    logs: Points = {}
+    beside: Points = {}
+    for one in runs:
+        for name in one.data.metrics:
+            best = name.startswith(("best/", "peak_"))
+            for x in client.get_metric_history(one.info.run_id, name):
+                put(
+                    beside if best else logs, int(one.data.tags["qtot.seed"]), x.step, name, x.value
+                )
+    return logs, beside, runs
+
+
+def close(got: Points, wanted: Points, tolerance: float = 0.0) -> None:
+    assert got.keys() == wanted.keys()
+    for at, values in wanted.items():
+        assert got[at] == pytest.approx(values, rel=tolerance, abs=tolerance), at
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+@needs("tensorboardX")
+@needs("wandb")
+@needs("mlflow")
+@pytest.mark.usefixtures("quick_compile")
+def test_each_tracker_holds_the_metrics_also_of_a_run_that_goes_on(tmp_path: Path):
+    """From a checkpoint before rows that the trackers have: in the same tracker runs, and no step
+    comes twice.
+    """
+    folder = tmp_path / "run"
+    names = ("tensorboard", "wandb", "mlflow")
+    done = train_config(
+        config(checkpoint={"steps": 500, "keep": 9}), folder, quiet=True, track=names
+    )
+    found = metrics(folder)
+    assert len(found) == 2 * 5
+    logs, beside = tensorboard(folder)
+    close(logs, found, 1e-6)  # its values are float32
+    points, runs, summaries = wandb(folder)
+    close(points, found)
+    assert [x.run_group for x in runs] == ["run"] * 2 and {x.project for x in runs} == {"qtot"}
+    assert not any(x.resumed for x in runs)
+    logs, more, first = mlflow()
+    close(logs, found)
+    for row, summary, one in zip(done.result(), summaries, first, strict=True):
+        at = row["seed"], row["env_steps"]
+        for name in ("best/return", "best/env_steps"):
+            assert summary[name] == more[at][name] == row[name]
+            assert beside[at][name] == pytest.approx(row[name])
+        params = one.data.params
+        assert params["agent.hidden"] == "32" and params["env"] == "probe/coordination"
+        assert params["agent.encoder"] == "[32]" and one.info.status == "FINISHED"
+    settings = {x.key or x.nested_key[0]: json.loads(x.value_json) for x in runs[0].config.update}
+    assert settings["agent.hidden"] == 32 and settings["steps"] == 2_000
+
+    saved = Checkpoints(folder / "checkpoints").all()
+    for one in saved:  # as if killed after all rows were logged, with a checkpoint long before
+        if one.step > min(x.step for x in saved):
+            shutil.rmtree(one.path)
+    resume(folder, steps=2_500, quiet=True)
+    again = metrics(folder, clocks=False)
+    assert len(again) == 2 * 6 and again.items() >= without(found, CLOCKS).items()
+    close(tensorboard(folder)[0], metrics(folder), 1e-6)
+    points, runs, _ = wandb(folder)  # what it had already is not given again, clocks and all
+    close(without(points, CLOCKS), again)
+    assert points.items() >= found.items()
+    assert len(runs) == 4 and len({x.run_id for x in runs}) == 2
+    logs, _, second = mlflow()
+    close(without(logs, CLOCKS), again)
+    assert logs.items() >= found.items()
+    assert [x.info.run_id for x in second] == [x.info.run_id for x in first]
+    assert {x.info.status for x in second} == {"FINISHED"}
+
+
+@needs("mlflow")
+@needs("tensorboardX")
+@pytest.mark.usefixtures("quick_compile")
+def test_a_tracker_that_fails_is_told_of_once_and_the_run_ends_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    log, seen = to_tensorboard.Tracker.log, []
+
+    def failing(self: Any, rows: list[Row]) -> None:
+        seen.append(rows)
+        if len(seen) > 1:
+            raise OSError("no space\nleft")
+        log(self, rows)
+
+    folder, given = tmp_path / "run", config(seeds=1, steps=1_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(to_tensorboard.Tracker, "log", failing)
+        with pytest.warns(QtotWarning) as told:
+            done = train_config(given, folder, quiet=True, track=("tensorboard",))
+    (said,) = [str(x.message) for x in told]
+    assert "tracker tensorboard is left out from here: OSError: no space left" in said
+    assert len([rows for rows in seen if rows]) == 2 and done.result()
+    assert len(tensorboard(folder)[0]) < len(metrics(folder))
+    # It gets what it lacks, and so does one that comes later.
+    resume(folder, steps=1_500, quiet=True, track=("mlflow",))
+    close(tensorboard(folder)[0], metrics(folder), 1e-6)
+    logs, beside, _ = mlflow()
+    close(logs, metrics(folder))
+    (folder / "result.json").unlink()  # killed before its closing table, and gone on with
+    resume(folder, quiet=True)
+    logs, again, runs = mlflow()
+    close(logs, metrics(folder))
+    assert again == beside and runs[0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("tensorboard", "tensorboardX", "tensorboard"),
+        ("wandb", "wandb", "wandb"),
+        ("mlflow", "mlflow", "mlflow"),
+    ],
+)
+def test_a_missing_package_is_said_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, module: str, extra: str
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    out = tmp_path / "run"
+    answer = run(f"train --env probe/coordination --out {out} --track {name}")
+    assert answer.code == 2 and f"pip install 'qtot[{extra}]'" in answer.err
+    assert f"--track {name} needs the package {module!r}" in answer.err
+    assert len(answer.err.splitlines()) == 1 and not out.exists()
+
+
+def test_a_tracker_that_there_is_not(tmp_path: Path):
+    out = tmp_path / "run"
+    answer = run(f"train --env probe/coordination --out {out} --track wandbb")
+    assert answer.code == 2 and "wandb" in plain(answer.err) and not out.exists()
+    for wrong, said in ((("wandbb",), "did you mean 'wandb'"), ("wandb", "sequence of names")):
+        with pytest.raises(QtotError, match=said):
+            train_config(config(), out, track=wrong)
+    assert not out.exists()
+
+
+# Trackers that misbehave, without a run ---------------------------------------------------------
+
+
+class Fake:
+    """Does what it is told, and writes down what it gets."""
+
+    rewinds, sends = False, False
+
+    def __init__(self, **given: Any) -> None:
+        self.said: list[str] = []
+        self.rows: list[Row] = []
+        self.status: str | None = None
+        self.waits = threading.Event()
+        vars(self).update(given)
+
+    def begin(self, facts: Facts, since: Mapping[int, int] | None) -> set[int]:
+        self.facts, self.since = facts, since
+        return set(facts.ids) if since is not None else set()
+
+    def log(self, rows: list[Row]) -> None:
+        self.rows += rows
+
+    def close(self, status: str, result: list[Row]) -> None:
+        self.status, self.result = status, result
+
+
+def logged(step: int) -> list[dict[str, Any]]:
+    return [{"seed": 0, "env_steps": step, "loss": 1.0 * step, "lr": None}]
+
+
+def begun(
+    folder: Path, fake: Any, rows: int = 0, *, name: str = "wandb", goes_on: bool = True
+) -> Trackers:
+    """In a folder with so many rows."""
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps(logged(step)[0]) + "\n" for step in range(1, rows + 1)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    return track(RunFolder(folder), config(seeds=1), {name: fake}, goes_on=goes_on)
+
+
+def test_rows_come_once_and_all_of_them(tmp_path: Path):
+    """Killed after step 5 with a checkpoint at 3; left out after that, until step 8."""
+    first = Fake()
+    with begun(tmp_path / "run", first, goes_on=False) as tracked:
+        for step in range(1, 6):
+            tracked.log(logged(step))
+    assert [x.step for x in first.rows] == [1, 2, 3, 4, 5] and first.since is None
+    assert first.rows[0] == Row(0, 1, {"loss": 1.0}) and first.status == "finished"
+    for rewinds, steps in ((False, [6, 7]), (True, [4, 5, 6, 7])):
+        shutil.copytree(tmp_path / "run", tmp_path / f"{rewinds}")
+        second = Fake(rewinds=rewinds)
+        with begun(tmp_path / f"{rewinds}", second, rows=3) as tracked:
+            for step in range(4, 8):
+                tracked.log(logged(step))
+        assert second.since == {0: 3} and second.facts.ids == first.facts.ids
+        assert [x.step for x in second.rows] == steps
+    third = Fake()
+    with begun(tmp_path / "False", third, rows=9) as tracked:
+        tracked.log(logged(10))
+    assert [x.step for x in third.rows] == [8, 9, 10]
+    fourth = Fake(begin=lambda facts, since: set())  # it has nothing of what it was given
+    with begun(tmp_path / "False", fourth, rows=9):
+        pass
+    assert [x.step for x in fourth.rows] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, QtotError, None])
+def test_a_tracker_that_hangs_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Any
+):
+    monkeypatch.setattr(trackers, "STOP_S", 0.2)
+    monkeypatch.setattr(trackers, "FINISH_S", 0.2)
+    fake = Fake()
+    fake.close = lambda status, result: fake.waits.wait()  # pyright: ignore[reportAttributeAccessIssue]
+    tracked = begun(tmp_path / "run", fake)
+    began = time.monotonic()
+    with pytest.warns(QtotWarning, match=r"wandb is left out from here: it did not end within"):
+        tracked.__exit__(raised)
+    assert time.monotonic() - began < 5
+    fake.waits.set()
+
+
+def test_how_a_run_ended_is_told(tmp_path: Path):
+    for raised, status in ((KeyboardInterrupt, "stopped"), (QtotError, "failed")):
+        fake = Fake()
+        tracked = begun(tmp_path / status, fake)
+        tracked.conclude(logged(1))
+        tracked.__exit__(raised)
+        assert fake.status == status and fake.result[0].values == {"loss": 1.0}
+
+
+def test_a_tracker_that_hangs_holds_up_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(trackers, "BEHIND", 3)
+    fake = Fake()
+    fake.log = lambda rows: fake.waits.wait()  # pyright: ignore[reportAttributeAccessIssue]
+    tracked = begun(tmp_path / "run", fake)
+    with pytest.warns(QtotWarning, match="it is 3 logs behind") as told:
+        for step in range(9):
+            tracked.log(logged(step))
+        tracked.__exit__(None)
+    assert len(told) == 1
+    fake.waits.set()
+
+
+def test_one_that_cannot_begin_is_an_error_if_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def failing(facts: Facts, since: Any) -> set[int]:
+        raise RuntimeError("no\nserver")
+
+    folder = tmp_path / "run"
+    said = r"tracker wandb cannot begin \(RuntimeError: no server\); .* qtot resume .*--track wandb"
+    with pytest.raises(QtotError, match=said):
+        begun(folder, Fake(begin=failing), goes_on=False)
+    assert not (folder / "tracking.json").exists()
+    monkeypatch.setattr(trackers, "BEGIN_S", 0.1)
+    slow = Fake()
+    slow.begin = lambda facts, since: slow.waits.wait()  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(QtotError, match="did not begin within"):
+        begun(folder, slow)
+    slow.waits.set()
+    Record(RunFolder(folder)).give("mlflow", {0: 1})
+    monkeypatch.setattr(trackers, "make_tracker", lambda name: Fake(begin=failing))
+    with pytest.warns(QtotWarning, match="mlflow is left out from here: RuntimeError"):
+        track(RunFolder(folder), config(seeds=1), {}, goes_on=True)
+
+
+# Run folders of strangers -----------------------------------------------------------------------
+
+ID = "0" * 32
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        {"id": "../../x", "given": {}},
+        {"id": 3, "given": {}},
+        {"id": ID + "\n", "given": {}},
+        {"id": ID, "given": []},
+        {"id": ID, "given": {"http://example.org": {}}},
+        {"id": ID, "given": {"wandb": {"../x": 1}}},
+        {"id": ID, "given": {"wandb": {"0": "http://example.org"}}},
+        {"id": ID, "given": {"wandb": {"0": 2**80}}},
+        {"id": ID, "given": {"wandb": {"0": True}}},
+    ],
+)
+def test_a_record_that_is_none_is_refused(tmp_path: Path, value: Any):
+    (tmp_path / "tracking.json").write_text(json.dumps(value))
+    with pytest.raises(QtotError, match=r"tracking\.json is damaged .* delete it"):
+        Record.of(RunFolder(tmp_path))
+
+
+def test_a_record_names_no_run_that_is_there(tmp_path: Path):
+    """What a tracker's run is called is a digest, and seeds have others."""
+    mine, theirs = Record(RunFolder(tmp_path)), Record(RunFolder(tmp_path))
+    assert mine.id != theirs.id and mine.id_of(0) != mine.id_of(1)
+    assert theirs.id_of(0) not in (theirs.id, mine.id_of(0))
+    mine.give("wandb", {0: 3})
+    assert Record.of(RunFolder(tmp_path)).id_of(0) == mine.id_of(0)
+
+
+def test_no_tracker_writes_through_a_link(tmp_path: Path):
+    elsewhere, folder = tmp_path / "elsewhere", RunFolder(tmp_path / "run")
+    elsewhere.mkdir()
+    (folder.path / "tensorboard").mkdir(parents=True)
+    (folder.path / "wandb").symlink_to(elsewhere)
+    (folder.path / "tensorboard" / "seed-0").symlink_to(elsewhere)
+    for name in ("wandb", "tensorboard"):
+        with pytest.raises(QtotError, match="leads out of the run folder"):
+            folder.tracker_folder(name)
+
+
+def facts(folder: Path, *, named: bool) -> Facts:
+    return Facts("run", folder / "wandb", {}, {0: "a" * 16}, named)
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "named", "expected"),
+    [
+        (True, None, True, "online"),
+        (True, None, False, "offline"),
+        (True, "online", False, "online"),
+        (True, "offline", True, "offline"),
+        (True, "disabled", True, "disabled"),
+        (False, None, True, "offline"),
+        (False, None, False, "offline"),
+        (False, "online", True, None),
+    ],
+)
+def test_wandb_sends_only_with_a_key_and_if_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    key: bool,
+    mode: str | None,
+    named: bool,
+    expected: str | None,
+):
+    """A run folder's word is not enough; and it never asks for a key."""
+    began: list[dict[str, Any]] = []
+
+    def init(**given: Any) -> Any:
+        began.append(given)
+        return SimpleNamespace(resumed=False, url="https://example.org")
+
+    fake: Any = ModuleType("wandb")
+    settings = SimpleNamespace(
+        mode=mode or "online", base_url="https://example.org", project=None, run_group=None
+    )
+    fake.setup, fake.init = lambda: SimpleNamespace(settings=settings), init
+    fake.Settings = lambda **given: given
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    if key:
+        (tmp_path / "netrc").write_text("machine example.org login user password secret\n")
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    tracker = make_tracker("wandb")
+    if expected is None:
+        with pytest.raises(QtotError, match="WANDB_MODE is online, and there is no key"):
+            tracker.begin(facts(tmp_path, named=named), since=None)
+        return
+    tracker.begin(facts(tmp_path, named=named), since=None)
+    (given,) = began
+    assert given["mode"] == expected and given["project"] == "qtot"
+    assert tracker.sends == (expected == "online")
+    assert len(tracker.said) == (expected != "disabled" and mode != "offline")
+
+
+@needs("wandb")
+def test_no_settings_of_wandb_are_taken_from_a_run_folder(tmp_path: Path):
+    for name in ("wandb/settings", ".wandb"):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[default]\nbase_url = https://example.org\n")
+        with pytest.raises(QtotError, match="would say where wandb sends or writes"):
+            make_tracker("wandb").begin(facts(tmp_path / "run", named=True), since={0: 1})
+        path.unlink()
+
+
+@needs("mlflow")
+def test_mlflow_tracks_by_itself_in_a_database_in_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    folder = tmp_path / "run"
+    for rows in (2, 4):  # it goes on there, and parameters may come again
+        with begun(folder, make_tracker("mlflow"), rows, name="mlflow"):
+            pass
+    assert (tmp_path / "mlflow.db").exists()
+    logs, _, runs = mlflow()
+    close(logs, metrics(folder))
+    assert len(runs) == 1 and len(logs) == 4
+
+
+@needs("mlflow")
+def test_mlflow_has_no_store_in_a_run_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / "run" / "mlruns").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "mlruns")
+    with pytest.raises(QtotError, match="its store would lie in the run folder"):
+        make_tracker("mlflow").begin(facts(tmp_path / "run", named=True), since=None)
+
+
+def test_names_of_the_command_are_those_of_the_trackers():
+    assert get_args(Name) == tuple(TRACKERS)
+    for command in ("train", "resume"):
+        assert "{" + ",".join(TRACKERS) + "}" in plain(run(f"{command} --help").out)
+    assert asked_for(()) == {}
