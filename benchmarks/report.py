@@ -10,6 +10,7 @@ request to the last chart being drawn, the median of five.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import statistics
@@ -53,12 +54,10 @@ def made(path: Path, algo: str, seed: int, rows: int) -> None:
 def opening(page: Path, times: int) -> float | None:
     """Seconds, the median; None where there is no browser."""
     chromium = shutil.which("chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        chromium = None
-    if chromium is None:
+    if chromium is None or importlib.util.find_spec("playwright") is None:
         return None
+    from playwright.sync_api import sync_playwright
+
     seconds = []
     drawn = "document.querySelectorAll('#charts .main-svg, #profile .main-svg').length > 3"
     with sync_playwright() as p:
@@ -76,7 +75,7 @@ def opening(page: Path, times: int) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="size and opening of a report")
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
