@@ -107,7 +107,7 @@ def test_runs_are_sorted_into_methods_on_tasks(tmp_path: Path):
     made_run(tmp_path / "d", env="matrix/climbing")
     groups = read_runs([tmp_path])
     assert [(g.task, g.label, len(g.seeds)) for g in groups] == [
-        ("matrix/two_step", "qmix optimiser.lr=0.001", 3),
+        ("matrix/two_step", "qmix optimiser.lr=0.003", 3),
         ("matrix/two_step", "vdn", 2),
         ("matrix/two_step", "qmix optimiser.lr=0.5", 1),
         ("matrix/climbing", "qmix", 1),
@@ -302,7 +302,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path):
         (f"report {tmp_path / 'x'}", "is not a run folder"),
         (f"watch {tmp_path}", "is not a run folder, and there is none in it"),
         (f"render {tmp_path} --out x.gif", "is not a run folder"),
-        ("report", "RUN"),
+        ("report", "name the runs to report on"),
     ):
         got = command(line)
         assert got.code == 2, got

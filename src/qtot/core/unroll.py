@@ -68,7 +68,7 @@ def unroll(
     return jnp.concatenate([warm[0], q]), jnp.concatenate([warm[1], hidden])
 
 
-Unrolled = tuple[tuple[Float[Array, "T B N A"], Float[Array, "T B N H"]], ...]
+Unrolled = tuple[tuple[Float[Array, "*b N A"], Float[Array, "*b N H"]], ...]
 
 
 def unroll_all(networks: Networks, batch: Batch, burn_in: int = 0) -> Unrolled:

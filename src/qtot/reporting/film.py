@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import math
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,6 @@ def write_film(record: Record, index: int, out: Path, frames_per_second: float) 
 
 
 def _write_gif(pictures: list[Image.Image], out: Path, frames_per_second: float) -> None:
-    import io
-
     buffer = io.BytesIO()
     few = [picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures]
     few[0].save(
@@ -71,15 +71,21 @@ def _write_mp4(pictures: list[Image.Image], out: Path, frames_per_second: float)
             ".mp4 needs ffmpeg, which pip install 'qtot[video]' brings; .gif needs nothing"
         ) from None
     unfinished = out.with_name(f".{out.name}.part.mp4")
+    wide, high = pictures[0].size
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{wide}x{high}"]
+    given += ["-r", str(frames_per_second), "-i", "-"]
+    made = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(unfinished)]
     try:
-        writer = ffmpeg.write_frames(
-            str(unfinished), pictures[0].size, fps=frames_per_second, macro_block_size=2
+        subprocess.run(
+            [ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *given, *made],
+            input=b"".join(picture.tobytes() for picture in pictures),
+            check=True,
+            capture_output=True,
         )
-        writer.send(None)
-        for picture in pictures:
-            writer.send(np.asarray(picture).tobytes())
-        writer.close()
         unfinished.replace(out)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()[-300:]
+        raise QtotError(f"ffmpeg could not write {out}: {said}") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

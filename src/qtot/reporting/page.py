@@ -40,7 +40,8 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
         QtotError: one is missing or damaged.
     """
     sweeps = read_sweeps(paths)
-    groups = read_runs([*_without(paths, sweeps), *(run for x in sweeps for run in runs_of(x))])
+    runs = [*_without(paths, sweeps), *(run for x in sweeps for run in runs_of(x))]
+    groups = read_runs(runs) if runs or not sweeps else []
     labels = [group.label for group in groups]
     colours = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     names = curves.metric_names(groups)

@@ -111,6 +111,8 @@ def read_run(path: Path) -> ReadRun:
     for row in rows:
         if row["seed"] not in by_seed:
             raise QtotError(f"{path} has metrics of seed {row['seed']}, which is none of its own")
+        if row.get("env_steps") is None or row.get("wall_s") is None:
+            raise QtotError(f"{path / 'metrics.jsonl'} has a row without env_steps and wall_s")
         by_seed[row["seed"]].append(row)
     seeds = [Seed(number, by_seed[number], results.get(number)) for number in numbers]
     return ReadRun(folder, config, spec, folder.recorded(), seeds)
@@ -122,6 +124,8 @@ def found(paths: Sequence[Path]) -> list[Path]:
     Raises:
         QtotError: nothing there.
     """
+    if not paths:
+        raise QtotError("name the runs to report on: their folders, or one in which they lie")
     out: dict[Path, None] = {}
     for path in paths:
         if (path / "config.json").is_file():

@@ -31,12 +31,13 @@ function layout(x, y, more) {
     font: { family: "system-ui, sans-serif", size: 12, color: css("--ink") },
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") } },
     hovermode: "x unified",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
     legend: { orientation: "h", y: -0.22 },
     xaxis: Object.assign({}, axis, { title: { text: x, standoff: 8 } }),
     yaxis: Object.assign({}, axis, { title: { text: y, standoff: 8 } }),
   }, more);
 }
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] };
 
 function band(x, low, high, i) {
   return {
@@ -70,6 +71,7 @@ function drawCurves(data) {
     place.className = "chart";
     place.dataset.task = task;
     place.setAttribute("role", "img");
+    new ResizeObserver(() => { if (place.data) Plotly.Plots.resize(place); }).observe(place);
   }
   // All places are there before the first is drawn: a chart takes the width that it finds.
   for (const task of shown) {
