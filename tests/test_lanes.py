@@ -106,7 +106,7 @@ def test_every_kind_of_operation_gives_what_vmap_gives(name: str):
     "name",
     [
         "smax/3m",
-        "smax/smacv2_5_units",
+        pytest.param("smax/smacv2_5_units", marks=pytest.mark.long),
         "mpe/simple_spread",
         "mpe/simple_reference",
         "lbf/8x8-2p-2f-coop",

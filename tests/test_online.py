@@ -42,7 +42,14 @@ def random_state(algo: str, **changes: Any) -> Any:
     return learner, state._replace(online=online, target=target), batch
 
 
-@pytest.mark.parametrize("algo", sorted(METHODS))
+OFTEN = ("coma", "ow_qmix", "qmix")
+"""of each kind of loss one; the others take minutes to compile"""
+
+
+@pytest.mark.parametrize(
+    "algo",
+    [pytest.param(x, marks=() if x in OFTEN else pytest.mark.long) for x in sorted(METHODS)],
+)
 def test_pieces_of_a_batch_make_the_update_of_the_whole(algo: str, quick_compile: None):
     learner, state, batch = random_state(algo)
 

@@ -40,6 +40,7 @@ def quiet(tmp_path: Path, **changes: Any) -> Settings:
     return Settings(tmp_path, quick=True, say=lambda _: None, **changes)
 
 
+@pytest.mark.long
 def test_many_games_at_once_are_each_played_as_if_alone():
     """One program for two games and two seeds: the same policies as one game at a time."""
     payoffs = np.stack([make(game).payoffs for game in ("qtran", "qplex")])
@@ -79,6 +80,7 @@ def test_which_tables_a_method_has(algo: str):
     assert all(t.shape == (1, 3, 3) and np.isfinite(t).all() for t in tables.values())
 
 
+@pytest.mark.long
 def test_the_weighted_mixer_finds_what_the_monotone_one_cannot():
     """The QTRAN game, five seeds."""
     template = make("qtran")
@@ -213,6 +215,7 @@ def written(tmp_path: Path, name: str, made: Page) -> str:
     return (tmp_path / f"{name}.md").read_text()
 
 
+@pytest.mark.long
 def test_random_matrix_in_miniature(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(random_matrix, "QUICK", ((2, 2),))
     monkeypatch.setattr(random_matrix, "EPISODES", 4_000)
@@ -236,6 +239,7 @@ def test_climbing_penalty_in_miniature(tmp_path: Path, monkeypatch):
     assert "penalty-100" in written(tmp_path, "climbing-penalty", made)
 
 
+@pytest.mark.long
 def test_non_monotonic_in_miniature(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(non_monotonic, "QUICK", ("vdn", "qtran"))
     monkeypatch.setattr(non_monotonic, "EPISODES", 400)
@@ -250,7 +254,11 @@ def test_non_monotonic_in_miniature(tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("predator-prey", predator_prey), ("ablations", ablations)]
+    ("name", "module"),
+    [
+        pytest.param("predator-prey", predator_prey, marks=pytest.mark.long),
+        ("ablations", ablations),
+    ],
 )
 def test_learning_curves_in_miniature(tmp_path: Path, monkeypatch, name: str, module: Any):
     """Curves come from runs; a second call trains nothing, and a cut-off run is trained anew."""
