@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-BENCHMARKS ?= learner train memory scale time_to host
+BENCHMARKS ?= learner train memory scale time_to host report
 
 VENV := .venv
 BIN := $(VENV)/bin

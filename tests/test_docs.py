@@ -74,7 +74,7 @@ def test_the_tour_of_an_environment_of_your_own_runs(tmp_path, monkeypatch):
     assert names["left"].obs_size == 12
 
 
-@pytest.mark.parametrize("name", ["environments", "deploy", "migrate", "sweep"])
+@pytest.mark.parametrize("name", ["environments", "deploy", "migrate", "report", "sweep"])
 def test_every_command_of_a_page_parses(name: str):
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     shown = "".join(re.findall(r"```(?:sh|text)\n(.*?)```", page, flags=re.DOTALL))
@@ -84,7 +84,7 @@ def test_every_command_of_a_page_parses(name: str):
         _command(shlex.split(line, comments=True))
 
 
-@pytest.mark.parametrize("name", ["environments", "deploy", "migrate", "sweep"])
+@pytest.mark.parametrize("name", ["environments", "deploy", "migrate", "report", "sweep"])
 def test_links_of_a_page_lead_somewhere(name: str):
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", page):
