@@ -11,9 +11,9 @@ from command import run
 from qtot.errors import QtotError
 
 MISTAKES = {
-    "": "expected a command: train, resume, eval, play, export, import-pymarl, envs, reproduce",
+    "": "expected a command: train, resume, eval, play, report, watch, render, export, import-pymarl",
     "tran": "unknown command 'tran'; did you mean 'train'?",
-    "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, play, export",
+    "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, play, report",
     "--seeds 2 train": "expected a command before '--seeds'",
     "train --stpes 4": "unknown flag '--stpes'; did you mean '--steps'?",
     "train --stpes=4": "unknown flag '--stpes'; did you mean '--steps'?",

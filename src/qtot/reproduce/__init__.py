@@ -51,7 +51,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "ablations": Experiment(
         "ablations",
         "QMIX, its ablations, VDN, IQL and COMA on SMAX 2s3z and 3s5z",
-        "17 h",
+        "6 h",
         "6 min",
     ),
 }
