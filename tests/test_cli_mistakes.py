@@ -11,7 +11,7 @@ from command import run
 from qtot.errors import QtotError
 
 MISTAKES = {
-    "": "expected a command: train, resume, eval, play, report, watch, render, export, import-pymarl",
+    "": "expected a command: train, resume, eval, play, report, watch, render, export",
     "tran": "unknown command 'tran'; did you mean 'train'?",
     "xyzzy": "unknown command 'xyzzy'; choose one of: train, resume, eval, play, report",
     "--seeds 2 train": "expected a command before '--seeds'",
