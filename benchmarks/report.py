@@ -10,6 +10,7 @@ request to the last chart being drawn, the median of five.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import shutil
@@ -56,8 +57,7 @@ def opening(page: Path, times: int) -> float | None:
     chromium = shutil.which("chromium")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         return None
-    from playwright.sync_api import sync_playwright
-
+    sync_playwright = importlib.import_module("playwright.sync_api").sync_playwright
     seconds = []
     drawn = "document.querySelectorAll('#charts .main-svg, #profile .main-svg').length > 3"
     with sync_playwright() as p:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import warnings
 from types import ModuleType
@@ -24,7 +25,7 @@ def optuna() -> ModuleType:
         QtotError: it is missing; says how to install it.
     """
     try:
-        import optuna as package
+        package = importlib.import_module("optuna")
     except ImportError as error:
         raise QtotError(
             f"qtot sweep needs Optuna ({error}); install it: pip install 'qtot[sweep]'"
