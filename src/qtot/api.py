@@ -261,6 +261,8 @@ def report(
     Raises:
         QtotError: a run is missing or damaged, or the page cannot be written.
     """
+    if not isinstance(episodes, int) or episodes < 0:
+        raise QtotError(f"episodes must be a whole number of at least 0, got {episodes!r}")
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     paths = [one.path if isinstance(one, Run) else Path(one) for one in several]
     known = {one.path: one for one in several if isinstance(one, Run)}
@@ -291,7 +293,8 @@ def render(
     Args:
         run: a run or its folder.
         out: ``.gif``, or ``.mp4`` with ``qtot[video]``.
-        episode: of those that ``record`` wrote; it records now where none were.
+        episode: of those that ``record`` wrote; it records now where none were, or those of other
+            parameters.
         policy_seed: of the run; None: the first.
         fps: steps per second.
         env: the environment to record in, where it is code of your own.
@@ -303,19 +306,22 @@ def render(
         QtotError: no run there, no such episode, or it cannot be written.
     """
     from qtot.reporting.episodes import read_checked
-    from qtot.reporting.film import write_film
+    from qtot.reporting.film import check_film, write_film
     from qtot.reporting.read import read_run
 
     run = run if isinstance(run, Run) else load(run)
     seed = run.seeds[0] if policy_seed is None else policy_seed
     if seed not in run.seeds:
         raise QtotError(f"run {run.path} has no seed {seed}; it has {list(run.seeds)}")
-    if not isinstance(fps, int | float) or not 0 < fps <= 120:
-        raise QtotError(f"fps must be a number above 0, of at most 120, got {fps!r}")
+    if not isinstance(fps, int | float) or not isinstance(episode, int) or episode < 0:
+        raise QtotError(f"expected numbers, got fps {fps!r} and episode {episode!r}")
+    check_film(Path(out), fps)
     read = read_run(run.path)
-    if not read.folder.has_record(seed):
+    facts = read.folder.read_record(seed)[0] if read.folder.has_record(seed) else {}
+    fresh = facts.get("which") == run.which and facts.get("params") == run.digest(seed)
+    if not fresh or env is not None:
         record_run(run, max(4, episode + 1), env=env, seeds=[seed])
-    return write_film(read_checked(read, seed), episode, Path(out), fps)
+    return write_film(read, read_checked(read, seed), episode, Path(out), fps)
 
 
 def play(

@@ -19,6 +19,7 @@ from qtot.evaluation.episodes import FRESH
 from qtot.evaluation.insight import Certificate, certify, insights
 from qtot.evaluation.witness import Asked, Witnessed, witness_in_graph, witness_on_host
 from qtot.runs import Run
+from qtot.training.world import World
 
 CERTIFIED = 32
 """episodes in whose states the mixer is looked at, at least, where the environment is quick"""
@@ -54,12 +55,14 @@ def record_run(
             many = asked._replace(episodes=max(episodes, CERTIFIED))
             seen = witness_in_graph(world.in_graph, many)
         else:
-            seen = _on_host(run, target, world.make, asked)
+            # Elsewhere than in the first episode of a place, others would be played than by eval.
+            few = asked._replace(episodes=min(episodes, run.config.collect.envs))
+            seen = _on_host(run, target, world, few)
         out.append(_written(run, world.spec, asked, seen))
     return out
 
 
-def _on_host(run: Run, target: Any, make: Any, asked: Asked) -> Witnessed:
+def _on_host(run: Run, target: Any, world: World, asked: Asked) -> Witnessed:
     """With pictures, if the environment can be made so that it draws."""
     host = run.config.host_here
     drawn = drawing(target, host) if isinstance(target, str) else host
@@ -67,15 +70,18 @@ def _on_host(run: Run, target: Any, make: Any, asked: Asked) -> Witnessed:
         draws: Any = partial(make_env, target, drawn)
         try:
             draws().close()
-            return witness_on_host(draws, run.spec, drawn, asked)
+            return witness_on_host(draws, world.spec, drawn, asked)
         except QtotError:  # it takes no render_mode
             pass
-    return witness_on_host(make, run.spec, host, asked)
+    assert world.make is not None
+    return witness_on_host(world.make, world.spec, host, asked)
 
 
 def _written(run: Run, spec: EnvSpec, asked: Asked, seen: Witnessed) -> Recorded:
     learner, params, seed = asked.learner, asked.params, asked.start[0]
-    ask = jax.default_matmul_precision(products(run.config))(partial(insights, learner))
+    ask = jax.default_matmul_precision(products(run.config))(
+        partial(insights, learner, table=seen.scene is not None and seen.scene.ground == "table")
+    )
     slots = seen.slots
     said = {name: np.asarray(x) for name, x in jax.jit(ask)(params, slots).items()}
     certificate = certify(learner, params, slots, said)

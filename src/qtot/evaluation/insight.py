@@ -26,7 +26,7 @@ from qtot.types import Batch, SequenceStart, Slots
 
 MOST_JOINT = 4096
 """joint actions that are tried out in a state"""
-MOST_TABLE = 64
+MOST_TABLE = 512
 """joint actions of a table that is written down"""
 MOST_STATES = 512
 """states in which they are"""
@@ -61,7 +61,9 @@ class Team(NamedTuple):
         return mixer_inputs(self.slots, q, self.unrolled[0][1], action)
 
 
-def insights(learner: Learner, params: PolicyParams, slots: Slots) -> dict[str, Array]:
+def insights(
+    learner: Learner, params: PolicyParams, slots: Slots, *, table: bool = False
+) -> dict[str, Array]:
     """``store.records.SAID`` of episodes that lie side by side, each from its first slot on.
 
     Args:
@@ -69,15 +71,16 @@ def insights(learner: Learner, params: PolicyParams, slots: Slots) -> dict[str, 
         params: whose networks are asked.
         slots: ``[T, E, ...]`` as they were played; what is not ``valid`` but an episode's final
             observation says nothing.
+        table: whether Q_tot of every joint action is wanted, if there are not too many.
     """
     team = Team.of(learner, params, slots)
     out = {"q": team.q, "greedy": masked_argmax(team.q, slots.avail_actions)}
     if method(learner.algo).on_policy:
         return out | _of_coma(learner, team)
-    return out | _of_values(learner, team)
+    return out | _of_values(learner, team, table)
 
 
-def _of_values(learner: Learner, team: Team) -> dict[str, Array]:
+def _of_values(learner: Learner, team: Team, table: bool) -> dict[str, Array]:
     mixer, slots = team.online.mixer, team.slots
     assert mixer is not None
 
@@ -95,7 +98,7 @@ def _of_values(learner: Learner, team: Team) -> dict[str, Array]:
         "credit": credit,
         "bias": values[..., 0] - jnp.sum(credit * pick(team.q, slots.action), axis=-1),
     }
-    if learner.n_actions**learner.n_agents <= MOST_TABLE:
+    if table and learner.n_actions**learner.n_agents <= MOST_TABLE:
         everywhere = jax.vmap(lambda u: jnp.broadcast_to(u, slots.action.shape))
         each = jax.vmap(lambda u: mixed(team.q, u)[..., 0], out_axes=2)
         out["table"] = each(everywhere(joint_actions(learner)))

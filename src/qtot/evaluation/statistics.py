@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from qtot.evaluation import comparison
+
 
 def iqm(values: Sequence[float]) -> float:
     """Interquartile mean: the mean of the middle half, which one lucky seed cannot move."""
-    return float(stats.trim_mean(np.asarray(values, float), 0.25))
+    return float(comparison.iqm([np.asarray(values, float)]))
 
 
-def iqm_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the interquartile mean; a point for a single seed."""
-    return _interval(values, lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), level)
+def iqm_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Its percentile bootstrap interval, as in reports; a point for a single seed."""
+    scores = [np.asarray(values, float)]
+    low, high = comparison.iqm_interval(scores, comparison.drawn(scores))
+    return float(low), float(high)
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

@@ -23,6 +23,9 @@ from qtot.evaluation.episodes import evaluation_key, witness
 from qtot.evaluation.teams import Seen, Together, greedy_program
 from qtot.types import Slots
 
+MOST_FRAMES = 500
+"""pictures of an episode"""
+
 
 class Asked(NamedTuple):
     """Which episodes, of whose policy."""
@@ -99,7 +102,8 @@ def _watched(pool: InProcess, asked: Asked) -> Witnessed:
     while True:
         running = board.phase == RUNNING
         seen = [x[0].copy() for x in board[:5]]  # obs, state, avail_actions, alive, first
-        frames.append(frame(pool.player.envs[0]) if running[0] or not frames else None)
+        if len(frames) < MOST_FRAMES and (running[0] or not frames):
+            frames.append(frame(pool.player.envs[0]))
         choice = team.act(Seen(seen[0], seen[2], seen[4], running))
         board.action[0] = np.asarray(choice.action)
         board.ended[0] = board.valid[0] = board.failed[0] = False

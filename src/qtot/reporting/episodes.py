@@ -7,11 +7,12 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from qtot.core.methods import method
 from qtot.envs.scenes import LOOKS
 from qtot.errors import QtotError
 from qtot.reporting.read import ReadRun
@@ -121,30 +122,58 @@ def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
     if frames is not None:
         be(frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] == 3, "frames")
         be(frames.size and len(frames) <= slots, "frames")
-    numbers = facts["certificate"].values()
-    be(all(x is None or isinstance(x, int | float) for x in numbers), "certificate")
-    _check_scene(facts["scene"], arrays, spec.n_agents)
+    said = facts["certificate"]
+    be(said.keys() == CERTIFIED, "certificate")
+    be(all(x is None or (abs(x) < LARGEST) for x in said.values()), "certificate")
+    for name in ("said/td_error", "said/table", "look/payoffs"):
+        if name in arrays:
+            be(arrays[name].ndim <= 3, name)
+    joint = arrays.get("look/payoffs")
+    if joint is not None:
+        size = spec.max_actions**spec.n_agents
+        be(joint.shape[2:] == (size,), "look/payoffs")
+        be(arrays.get("said/table", joint).shape == joint.shape, "said/table")
+    if facts["scene"] is not None:
+        facts["scene"] = _scene(facts["scene"], arrays, spec.n_agents)
 
 
-def _check_scene(scene: Any, arrays: dict[str, np.ndarray], agents: int) -> None:
-    if scene is None:
-        return
-    if scene["ground"] not in GROUNDS:
-        raise ValueError("scene")
+CERTIFIED = {
+    "states",
+    "smallest_credit",
+    "negative",
+    "monotone",
+    "tried",
+    "joint_actions",
+    "agree",
+    "gap",
+    "agree_joint",
+    "gap_joint",
+}
+LARGEST = 1e15
+WIDEST = 1e4
+"""of a ground, from side to side"""
+
+
+def _scene(scene: Any, arrays: dict[str, np.ndarray], agents: int) -> dict[str, Any]:
+    """The same, of plain values; nothing else that a file may say of it."""
     bounds = [float(x) for x in scene["bounds"]]
-    if len(bounds) != 4 or not all(map(math.isfinite, bounds)):
-        raise ValueError("bounds")
-    things = scene["things"]
-    for thing in things:
-        fine = isinstance(thing["name"], str) and isinstance(thing["kind"], str)
-        if not fine or not math.isfinite(float(thing["radius"])):
-            raise ValueError("things")
-    if scene["ground"] != "table" and len(things) < agents:
-        raise ValueError("things")
+    wide, high = (abs(bounds[i + 2] - bounds[i]) for i in (0, 1))
+    things = [
+        {"name": str(x["name"]), "kind": str(x["kind"]), "radius": float(x["radius"])}
+        for x in scene["things"]
+    ]
+    fine = scene["ground"] in GROUNDS and len(bounds) == 4 and 0 < wide < WIDEST
+    fine = fine and 0 < high < WIDEST and all(0 < x["radius"] < WIDEST for x in things)
+    fine = fine and (scene["ground"] == "table" or len(things) >= agents)
+    for name in ("x", "y", "shown") if scene["ground"] != "table" else ("payoffs",):
+        fine = fine and f"look/{name}" in arrays
     for name in LOOKS:
         array = arrays.get(f"look/{name}")
-        if array is not None and name != "payoffs" and array.shape[2:] != (len(things),):
-            raise ValueError(f"look/{name}")
+        if array is not None and name != "payoffs":
+            fine = fine and array.shape[2:] == (len(things),)
+    if not fine:
+        raise ValueError("scene")
+    return {"ground": scene["ground"], "bounds": bounds, "things": things}
 
 
 def episode(record: Record, index: int) -> dict[str, Any]:
@@ -163,9 +192,9 @@ def episode(record: Record, index: int) -> dict[str, Any]:
         "seed": facts["seed"],
         "index": index,
         "length": length,
-        "return": float(f"{arrays['returns'][index]:.6g}"),
+        "return": _shortest(float(arrays["returns"][index])),
         "info": {
-            name.partition("/")[2]: float(f"{values[index]:.6g}")
+            name.partition("/")[2]: _shortest(float(values[index]))
             for name, values in arrays.items()
             if name.startswith("info/")
         },
@@ -235,19 +264,26 @@ def _picture(frame: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def stage(record: Record) -> dict[str, Any]:
+def stage(run: ReadRun, record: Record) -> dict[str, Any]:
     """What all episodes of a record share."""
-    facts = record.facts
-    keys = ("env", "algo", "agents", "n_actions", "action_meanings", "on_policy", "scene", "which")
-    return {key: facts[key] for key in keys}
+    spec = run.spec
+    return {
+        "agents": spec.agents,
+        "n_actions": spec.n_actions,
+        "action_meanings": spec.action_meanings or _meanings(record.facts, spec.n_actions),
+        "on_policy": method(run.config.algo).on_policy,
+        "scene": record.facts["scene"],
+    }
 
 
-def fitting(episodes: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> list[int]:
-    """Which of them a page has room for: the first of each record come first."""
-    chosen, room = [], BUDGET
-    order = sorted(range(len(episodes)), key=lambda i: (episodes[i]["index"], i))
-    for i in order:
-        if sizes[i] <= room:
-            chosen.append(i)
-            room -= sizes[i]
-    return sorted(chosen)
+def _meanings(facts: dict[str, Any], n_actions: Sequence[int]) -> Any:
+    """Of an environment that says what its actions mean only since the run."""
+    said = facts.get("action_meanings")
+    fine = isinstance(said, list) and [len(x) for x in said] == list(n_actions)
+    return said if fine and all(isinstance(x, str) for row in said for x in row) else ()
+
+
+def size_of(record: Record) -> int:
+    """Characters that an episode takes on a page, about."""
+    each = sum(x.size for name, x in record.arrays.items() if "/" in name and x.ndim > 1)
+    return 6 * each // max(record.episodes, 1)

@@ -25,6 +25,10 @@ def write_report(report: Report, out: Path) -> list[Path]:
     Raises:
         QtotError: they cannot be written.
     """
+    if out.suffix != ".html":
+        raise QtotError(f"expected a page that ends in .html, got {str(out)!r}")
+    if any((out.parent / name).exists() for name in ("config.json", "sweep.json")):
+        raise QtotError(f"{out.parent} is a run's or a sweep's own folder; choose another --out")
     files = {
         out: render(report),
         out.with_suffix(".csv"): as_csv(report.groups),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import itertools
 import math
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from qtot.errors import QtotError
 from qtot.reporting.episodes import Record, episode, stage
+from qtot.reporting.read import ReadRun
 from qtot.store.files import write_atomic
 
 SIDE, PANEL, FOOT = 480, 330, 34
@@ -28,42 +32,55 @@ GREY, MARKED, HEALTH = "#8a8f96", "#c44f00", "#2c9a5b"
 ROW = 34
 
 
-def write_film(record: Record, index: int, out: Path, frames_per_second: float) -> int:
-    """One recorded episode as ``.gif`` or ``.mp4``; returns the number of its frames.
+def check_film(out: Path, frames_per_second: float) -> None:
+    """Before episodes are recorded for it.
 
     Raises:
-        QtotError: another ending, a missing package, or it cannot be written.
+        QtotError: another ending, or too quick or slow for it.
     """
     if out.suffix not in (".gif", ".mp4"):
         raise QtotError(f"expected a file that ends in .gif or .mp4, got {out}")
+    most = 50 if out.suffix == ".gif" else 120  # a .gif counts in hundredths of seconds
+    if not 0 < frames_per_second <= most:
+        raise QtotError(
+            f"fps must be a number above 0, of at most {most}, got {frames_per_second!r}"
+        )
+
+
+def write_film(
+    run: ReadRun, record: Record, index: int, out: Path, frames_per_second: float
+) -> int:
+    """One recorded episode as ``.gif`` or ``.mp4``; returns the number of its frames.
+
+    Raises:
+        QtotError: no such episode, a missing package, or it cannot be written.
+    """
+    check_film(out, frames_per_second)
     if not 0 <= index < record.episodes:
         raise QtotError(f"there is no episode {index}; {record.episodes} were recorded, from 0 on")
-    pictures = list(frames(record, index))
+    write = _write_gif if out.suffix == ".gif" else _write_mp4
     try:
-        if out.suffix == ".gif":
-            _write_gif(pictures, out, frames_per_second)
-        else:
-            _write_mp4(pictures, out, frames_per_second)
+        write(frames(run, record, index), out, frames_per_second)
     except OSError as error:
         raise QtotError(f"cannot write {out} ({error}); choose another --out") from None
-    return len(pictures)
+    return int(record.arrays["lengths"][index]) + 1
 
 
-def _write_gif(pictures: list[Image.Image], out: Path, frames_per_second: float) -> None:
+def _write_gif(pictures: Iterator[Image.Image], out: Path, frames_per_second: float) -> None:
     buffer = io.BytesIO()
-    few = [picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures]
-    few[0].save(
+    few = (picture.quantize(128, dither=Image.Dither.NONE) for picture in pictures)
+    next(few).save(
         buffer,
         "GIF",
         save_all=True,
-        append_images=few[1:],
+        append_images=few,
         duration=round(1000 / frames_per_second),
         loop=0,
     )
     write_atomic(out, buffer.getvalue())
 
 
-def _write_mp4(pictures: list[Image.Image], out: Path, frames_per_second: float) -> None:
+def _write_mp4(pictures: Iterator[Image.Image], out: Path, frames_per_second: float) -> None:
     try:
         ffmpeg = importlib.import_module("imageio_ffmpeg")
     except ImportError:
@@ -71,28 +88,30 @@ def _write_mp4(pictures: list[Image.Image], out: Path, frames_per_second: float)
             ".mp4 needs ffmpeg, which pip install 'qtot[video]' brings; .gif needs nothing"
         ) from None
     unfinished = out.with_name(f".{out.name}.part.mp4")
-    wide, high = pictures[0].size
-    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{wide}x{high}"]
+    first = next(pictures)
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.width}x{first.height}"]
     given += ["-r", str(frames_per_second), "-i", "-"]
     made = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(unfinished)]
+    command = [ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *given, *made]
     try:
-        subprocess.run(
-            [ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *given, *made],
-            input=b"".join(picture.tobytes() for picture in pictures),
-            check=True,
-            capture_output=True,
-        )
+        with tempfile.TemporaryFile() as words:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=words)
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                for picture in itertools.chain([first], pictures):
+                    process.stdin.write(picture.tobytes())
+            if process.wait() != 0:
+                words.seek(0)
+                said = words.read().decode(errors="replace").strip()[-300:]
+                raise QtotError(f"ffmpeg could not write {out}: {said}")
         unfinished.replace(out)
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()[-300:]
-        raise QtotError(f"ffmpeg could not write {out}: {said}") from None
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def frames(record: Record, index: int) -> Iterator[Image.Image]:
+def frames(run: ReadRun, record: Record, index: int) -> Iterator[Image.Image]:
     """A picture for each step, and one of the end."""
-    shown, where = episode(record, index), stage(record)
+    shown, where = episode(record, index), stage(run, record)
     pixels = record.arrays.get("frames") if index == 0 else None
     rows = len(where["agents"])
     height = max(SIDE + FOOT, ROW * (rows + 3))
@@ -270,7 +289,7 @@ class _Frame:
                     self.text(
                         x + 0.8 * step,
                         y + step / 2,
-                        f"{flat[u * wide + v]:.3g}",
+                        _said(flat[u * wide + v]),
                         INK,
                         13,
                         anchor="mm",

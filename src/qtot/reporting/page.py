@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qtot import __version__
+from qtot.errors import QtotError
 from qtot.reporting import curves, tables
-from qtot.reporting.episodes import Record, episode, fitting, read_records, stage
+from qtot.reporting.episodes import BUDGET, Record, episode, read_checked, size_of, stage
 from qtot.reporting.read import Group, ReadRun, read_runs
 from qtot.reporting.sweeps import lines, read_sweeps, runs_of, table
 from qtot.store.sweep_folder import Sweep
@@ -172,8 +173,9 @@ def _verdict(task: str, groups: Sequence[Group], finals: Sequence[tables.Final])
         said.append(f"{final.group.label} {_value(final.iqm, metric)}{sure} ({many})")
     rest = f", and {len(its) - 3} more methods" if len(its) > 3 else ""
     what = "win rate" if metric == "eval/win_rate" else "return"
-    steps = _large(its[0].steps)
-    return f"{task} after {steps} steps, greedy {what}: {'; '.join(said)}{rest}."
+    ends = {_large(x.steps) for x in its}
+    steps = f"after {ends.pop()} steps" if len(ends) == 1 else "where each ended"
+    return f"{task} {steps}, greedy {what}: {'; '.join(said)}{rest}."
 
 
 def _value(value: float | None, metric: str) -> str:
@@ -188,7 +190,7 @@ def _interval(low: float, high: float, metric: str) -> str:
 
 def _large(value: float) -> str:
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= unit:
+        if abs(value) >= 0.9995 * unit:
             return f"{value / unit:.3g}{name}"
     return f"{value:.3g}"
 
@@ -233,7 +235,7 @@ def _finals(groups: Sequence[Group], finals: Sequence[tables.Final]) -> dict[str
                 "task": group.task,
                 "label": group.label,
                 "group": index,
-                "seeds": len(group.seeds),
+                "seeds": len(next(iter(mine.values())).values),
                 "steps": _large(next(iter(mine.values())).steps),
                 "cells": cells,
             }
@@ -274,9 +276,9 @@ def _improvement(found: tables.Improvement) -> dict[str, Any]:
         "than": found.than,
         "tasks": found.tasks,
         "probability": f"{found.probability:.2f}",
-        "interval": f"[{found.low:.2f}, {found.high:.2f}]",
-        "left": round(100 * found.low, 1),
-        "width": round(100 * (found.high - found.low), 1),
+        "interval": "–" if found.low is None else f"[{found.low:.2f}, {found.high:.2f}]",
+        "left": round(100 * (found.probability if found.low is None else found.low), 1),
+        "width": round(100 * ((found.high or 0.0) - (found.low or 0.0)), 1),
         "at": round(100 * found.probability, 1),
     }
 
@@ -284,13 +286,13 @@ def _improvement(found: tables.Improvement) -> dict[str, Any]:
 def _overall(by_method: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
-            "label": label,
-            "tasks": many,
-            "mean": f"{mean:.3f}",
-            "interval": f"[{low:.3f}, {high:.3f}]",
+            "label": x.label,
+            "tasks": x.tasks,
+            "mean": f"{x.iqm:.3f}",
+            "interval": "" if x.low is None else f"[{x.low:.3f}, {x.high:.3f}]",
         }
-        for label, many, (mean, low, high) in tables.overall(by_method)
-        if many > 1
+        for x in tables.overall(by_method)
+        if x.tasks > 1
     ]
 
 
@@ -306,31 +308,53 @@ class _Shown(NamedTuple):
 
 
 def _episodes(groups: Sequence[Group]) -> _Shown:
-    stages, every, names, notes, certificates = [], [], [], [], []
+    """The first episodes of all records, then the second ones, as far as there is room."""
+    records: list[tuple[Group, ReadRun, Record]] = []
+    notes, certificates = [], []
     for group in groups:
         for run in group.runs:
-            for record in read_records(run):
+            for seed in run.seeds:
+                if not run.folder.has_record(seed.seed):
+                    continue
+                try:
+                    record = read_checked(run, seed.seed)
+                except QtotError as error:
+                    notes.append(str(error))
+                    continue
+                records.append((group, run, record))
                 certificates.append(_certificate(run, group, record))
-                stages.append(stage(record))
-                facts = record.facts
-                now = run.folder.digest(facts["which"], facts["seed"])
-                if facts["params"] != now:
+                now = run.folder.digest(record.facts["which"], seed.seed)
+                if record.facts["params"] != now:
                     notes.append(
-                        f"{run.path}: seed {facts['seed']} has learned since its episodes were "
-                        "recorded"
+                        f"{run.path}: seed {seed.seed} has learned since its episodes were recorded"
                     )
-                for index in range(record.episodes):
-                    every.append({"stage": len(stages) - 1, **episode(record, index)})
-                    won = every[-1]["info"].get("won")
-                    end = "" if won is None else ", won" if won else ", lost"
-                    names.append(
-                        f"{group.label} on {group.task}, seed {facts['seed']}, episode "
-                        f"{index}: return {every[-1]['return']:.4g}{end}"
-                    )
-    kept = fitting(every, [len(json.dumps(one)) for one in every])
-    if len(kept) < len(every):
-        notes.append(f"{len(every) - len(kept)} recorded episodes had no room on this page.")
-    return _Shown(stages, [every[i] for i in kept], [names[i] for i in kept], notes, certificates)
+    chosen, room = [], BUDGET
+    most = max((record.episodes for _, _, record in records), default=0)
+    for index in range(most):
+        for number, (_, _, record) in enumerate(records):
+            if index < record.episodes and size_of(record) <= room:
+                room -= size_of(record)
+                chosen.append((number, index))
+    left = sum(record.episodes for _, _, record in records) - len(chosen)
+    if left:
+        notes.append(f"{left} recorded episodes had no room on this page.")
+    episodes, names = [], []
+    for number, index in sorted(chosen):
+        group, _, record = records[number]
+        shown = {"stage": number, **episode(record, index)}
+        won = shown["info"].get("won")
+        end = "" if won is None else ", won" if won else ", lost"
+        names.append(
+            f"{group.label} on {group.task}, seed {shown['seed']}, episode {index}: return "
+            f"{_number(shown['return'])}{end}"
+        )
+        episodes.append(shown)
+    stages = [stage(run, record) for _, run, record in records]
+    return _Shown(stages, episodes, names, notes, certificates)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _certificate(run: ReadRun, group: Group, record: Record) -> dict[str, Any]:
@@ -411,13 +435,14 @@ def _versions(groups: Sequence[Group]) -> str:
 
 
 def _settings(groups: Sequence[Group]) -> dict[str, Any]:
-    """The configuration: what differs between groups, and the rest."""
-    settings = [group.runs[0].settings for group in groups]
-    names = list(dict.fromkeys(name for one in settings for name in one if name != "seed"))
+    """The configuration: what differs between groups, or between runs of one, and the rest."""
+    settings = [[run.settings for run in group.runs] for group in groups]
+    names = list(dict.fromkeys(n for its in settings for one in its for n in one if n != "seed"))
     different, shared = [], []
     for name in names:
-        values = [_setting(one.get(name)) for one in settings]
-        if len(set(values)) > 1:
+        said = [dict.fromkeys(_setting(one.get(name)) for one in its) for its in settings]
+        values = [" | ".join(its) for its in said]
+        if len(set(values)) > 1 or any(len(its) > 1 for its in said):
             different.append({"name": name, "values": values})
         else:
             shared.append({"name": name, "value": values[0]})

@@ -30,6 +30,11 @@ class Seed:
     result: Row | None
     """of the closing table; None while it goes on, or if it was stopped"""
 
+    @property
+    def steps(self) -> int:
+        """Environment steps that it took."""
+        return int(self.rows[-1]["env_steps"]) if self.rows else 0
+
 
 @dataclass(frozen=True)
 class ReadRun:
@@ -162,6 +167,7 @@ def read_runs(paths: Sequence[Path]) -> list[Group]:
 
 def _tell_apart(groups: Sequence[Group]) -> None:
     """Groups of one task and algorithm are called by what differs between them."""
+    taken: dict[str, int] = {}
     for group in groups:
         same = [other for other in groups if other.algo == group.algo]
         mine = group.runs[0].method
@@ -171,7 +177,9 @@ def _tell_apart(groups: Sequence[Group]) -> None:
             if any(other.runs[0].method.get(name) != value for other in same)
         ]
         said = [f"{name}={_short(mine[name])}" for name in differs[:3]]
-        group.label = " ".join([group.algo, *said, *(["..."] if len(differs) > 3 else [])])
+        label = " ".join([group.algo, *said, *(["..."] if len(differs) > 3 else [])])
+        taken[label] = taken.get(label, 0) + 1
+        group.label = label if taken[label] == 1 else f"{label} #{taken[label]}"
 
 
 def _short(value: Any) -> str:
@@ -183,13 +191,20 @@ def _without_doubles(group: Group) -> None:
     longest: dict[int, Seed] = {}
     for seed in group.seeds:
         other = longest.get(seed.seed)
-        if other is None or len(seed.rows) > len(other.rows):
+        if other is None or seed.steps > other.steps:
             longest[seed.seed] = seed
     twice = len(group.seeds) - len(longest)
     if twice:
         kept = {id(seed) for seed in longest.values()}
         for run in group.runs:
             run.seeds[:] = [seed for seed in run.seeds if id(seed) in kept]
+        group.runs = [run for run in group.runs if run.seeds]
         group.notes.append(
             f"{group.label} on {group.task}: {twice} seeds were run twice; the longer run counts"
+        )
+    ends = [seed.steps for seed in group.seeds]
+    if min(ends) < 0.9 * max(ends):
+        group.notes.append(
+            f"{group.label} on {group.task}: its seeds ended at {min(ends):,} to {max(ends):,} "
+            "steps; curves end where the first did"
         )

@@ -16,6 +16,7 @@ from qtot.reporting.read import Group, Seed
 THRESHOLDS = (0.25, 0.5, 0.75, 0.9)
 """win rates; of returns, the way from the worst beginning to the best end"""
 PROFILE = np.linspace(0.0, 1.0, 51)
+REPETITIONS = 1_000
 
 
 def main_metric(groups: Sequence[Group]) -> str:
@@ -58,7 +59,7 @@ def finals(groups: Sequence[Group]) -> list[Final]:
                 continue
             scores = [np.array(values)]
             low, high = comparison.iqm_interval(scores, comparison.drawn(scores))
-            steps = min(int(s.rows[-1]["env_steps"]) for s in group.seeds if s.rows)
+            steps = min(s.steps for s in group.seeds if last(s, name) is not None)
             out.append(
                 Final(
                     group,
@@ -94,7 +95,10 @@ def thresholds_of(groups: Sequence[Group], metric: str) -> list[float]:
     if not lines:
         return []
     start, end = min(line[0] for line in lines), max(line[-1] for line in lines)
-    return rounded(np.array([start + share * (end - start) for share in THRESHOLDS]), 3)
+    if end <= start:
+        return []
+    digits = max(0, 2 - math.floor(math.log10(end - start)))
+    return [round(float(start + share * (end - start)), digits) for share in THRESHOLDS]
 
 
 def reached(group: Group, metric: str, thresholds: Sequence[float]) -> list[Reached]:
@@ -147,8 +151,9 @@ class Improvement(NamedTuple):
     than: str
     tasks: int
     probability: float
-    low: float
-    high: float
+    low: float | None
+    """of its interval; None where a task has but one seed"""
+    high: float | None
 
 
 def improvements(by_method: dict[str, dict[str, np.ndarray]]) -> list[Improvement]:
@@ -160,28 +165,43 @@ def improvements(by_method: dict[str, dict[str, np.ndarray]]) -> list[Improvemen
             continue
         x, y = ([by_method[name][task] for task in shared] for name in (one, other))
         probability = comparison.improvement(x, y)
-        low, high = comparison.improvement_interval(
-            x, y, comparison.drawn(x, seed=0), comparison.drawn(y, seed=1)
-        )
+        low = high = None
+        if several([*x, *y]):
+            low, high = comparison.improvement_interval(
+                x, y, comparison.drawn(x, seed=0), comparison.drawn(y, seed=1)
+            )
         out.append(Improvement(one, other, len(shared), probability, low, high))
     return out
 
 
+def several(scores: Sequence[np.ndarray]) -> bool:
+    """Whether every task has two seeds at least, without which nothing is known of chance."""
+    return all(len(x) > 1 for x in scores)
+
+
+def shared_tasks(by_method: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """Those that every method has."""
+    first, *rest = by_method.values()
+    return [task for task in first if all(task in by_task for by_task in rest)]
+
+
 def profiles(by_method: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Of every method, over its tasks."""
+    """Of every method, over the tasks that all have."""
     out = []
-    for label, by_task in by_method.items():
-        its = list(by_task.values())
-        low, high = comparison.profile_interval(
-            its, PROFILE.tolist(), comparison.drawn(its, REPETITIONS)
-        )
+    shared = shared_tasks(by_method)
+    for label, by_task in by_method.items() if shared else ():
+        its = [by_task[task] for task in shared]
+        low = high = None
+        if several(its):
+            draws = comparison.drawn(its, REPETITIONS)
+            low, high = map(rounded, comparison.profile_interval(its, PROFILE.tolist(), draws))
         out.append(
             {
                 "label": label,
                 "x": rounded(PROFILE),
                 "share": rounded(comparison.profile(its, PROFILE.tolist())),
-                "low": rounded(low),
-                "high": rounded(high),
+                "low": low,
+                "high": high,
                 "runs": sum(map(len, its)),
                 "tasks": len(its),
             }
@@ -189,19 +209,24 @@ def profiles(by_method: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]
     return out
 
 
-REPETITIONS = 1_000
+class Overall(NamedTuple):
+    """A method over several tasks."""
+
+    label: str
+    tasks: int
+    iqm: float
+    low: float | None
+    high: float | None
 
 
-def overall(by_method: dict[str, dict[str, np.ndarray]]) -> list[tuple[str, int, list[float]]]:
-    """Interquartile mean over all runs of the tasks that every method has, with its interval."""
-    if not by_method:
-        return []
-    shared = set.intersection(*(set(by_task) for by_task in by_method.values()))
+def overall(by_method: dict[str, dict[str, np.ndarray]]) -> list[Overall]:
+    """Interquartile mean over all runs of the tasks that every method has."""
     out = []
-    for label, by_task in by_method.items():
-        its = [by_task[task] for task in by_task if task in shared]
-        if not its:
-            continue
-        low, high = comparison.iqm_interval(its, comparison.drawn(its))
-        out.append((label, len(its), [float(comparison.iqm(its)), float(low), float(high)]))
+    shared = shared_tasks(by_method) if by_method else []
+    for label, by_task in by_method.items() if shared else ():
+        its = [by_task[task] for task in shared]
+        low = high = None
+        if several(its):
+            low, high = map(float, comparison.iqm_interval(its, comparison.drawn(its)))
+        out.append(Overall(label, len(its), float(comparison.iqm(its)), low, high))
     return out

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import cast
 
 from qtot.errors import QtotError
-from qtot.reporting.page import Report, make_report, plotly, render, sections
+from qtot.reporting.page import make_report, plotly, render, sections
 
 HERE = "127.0.0.1"
 SECONDS = 3.0
 """between a page's questions"""
+WAIT = 10.0
+"""seconds for a run folder to come"""
 
 
 class _Latest:
@@ -25,20 +27,48 @@ class _Latest:
 
     def __init__(self, paths: Sequence[Path]):
         self._paths, self._guard = paths, threading.Lock()
-        self._seen: object = None
-        self._report = make_report(paths)
+        self._seen: object = _state_of(paths)
+        self._bodies: dict[str, tuple[bytes, str]] = {}
+        self.report = make_report(paths)
+        self.trouble = ""
+        """why it could not be made anew"""
 
-    def report(self) -> Report:
-        """At most one is made at a time; the last good one while a file is being written."""
+    def body(self, name: str, make: Callable[[_Latest], bytes]) -> tuple[bytes, str]:
+        """Of one answer, and its tag; the last good one while a file is being written."""
         with self._guard:
             seen = _state_of(self._paths)
             if seen != self._seen:
+                self._bodies.clear()
                 try:
-                    self._report = make_report(self._paths)
-                    self._seen = seen
-                except QtotError:  # in the middle of something; asked again soon
-                    pass
-            return self._report
+                    self.report, self.trouble, self._seen = make_report(self._paths), "", seen
+                except QtotError as error:  # perhaps in the middle of something: asked again soon
+                    self.trouble = str(error)
+            if name not in self._bodies:
+                made = make(self)
+                self._bodies[name] = made, f'"{hashlib.sha256(made).hexdigest()[:32]}"'
+            return self._bodies[name]
+
+
+def _page(latest: _Latest) -> bytes:
+    return render(latest.report, live=SECONDS).encode()
+
+
+def _data(latest: _Latest) -> bytes:
+    report = latest.report
+    said = {"data": report.data, "sections": sections(report), "trouble": latest.trouble}
+    return json.dumps(said, allow_nan=False).encode()
+
+
+def _plotly(latest: _Latest) -> bytes:
+    del latest
+    return plotly().encode()
+
+
+ANSWERS: dict[str, tuple[str, Callable[[_Latest], bytes]]] = {
+    "/": ("text/html; charset=utf-8", _page),
+    "/report.json": ("application/json", _data),
+    "/plotly.js": ("text/javascript", _plotly),
+}
 
 
 def _state_of(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
@@ -64,17 +94,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Host", "") not in self._served.names:
             self._say(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for 127.0.0.1 only\n")
             return
-        page = {
-            "/": ("text/html; charset=utf-8", self._page),
-            "/report.json": ("application/json", self._data),
-            "/plotly.js": ("text/javascript", lambda: plotly().encode()),
-        }.get(self.path.partition("?")[0])
-        if page is None:
+        path = self.path.partition("?")[0]
+        if path not in ANSWERS:
             self._say(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such page\n")
             return
-        kind, make = page
-        body = make()
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        kind, make = ANSWERS[path]
+        body, tag = self._served.latest.body(path, make)
         if self.headers.get("If-None-Match") == tag:
             self._say(HTTPStatus.NOT_MODIFIED, kind, b"", tag)
         else:
@@ -83,13 +108,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     @property
     def _served(self) -> _Server:
         return cast(_Server, self.server)
-
-    def _page(self) -> bytes:
-        return render(self._served.latest.report(), live=SECONDS).encode()
-
-    def _data(self) -> bytes:
-        report = self._served.latest.report()
-        return json.dumps({"data": report.data, "sections": sections(report)}).encode()
 
     def _say(self, status: HTTPStatus, kind: str, body: bytes, tag: str = "") -> None:
         self.send_response(status)
@@ -101,10 +119,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-cache")
         if tag:
             self.send_header("ETag", tag)
-        self.end_headers()
         try:
+            self.end_headers()
             self.wfile.write(body)
-        except BrokenPipeError:
+        except ConnectionError:  # the reader left
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
@@ -117,7 +135,10 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, port: int, latest: _Latest):
         super().__init__((HERE, port), _Handler)
         self.latest = latest
-        self.names = {f"{name}:{self.server_address[1]}" for name in (HERE, "localhost")}
+        at = self.server_address[1]
+        self.names = {f"{name}:{at}" for name in (HERE, "localhost")}
+        if at == 80:  # which browsers leave out
+            self.names |= {HERE, "localhost"}
 
 
 def watch(paths: Sequence[Path], port: int, say: Callable[[str], None]) -> None:
@@ -126,7 +147,7 @@ def watch(paths: Sequence[Path], port: int, say: Callable[[str], None]) -> None:
     Raises:
         QtotError: nothing to watch, or the port is taken.
     """
-    latest = _Latest(_there(paths))
+    latest = _first(paths)
     try:
         server = _Server(port, latest)
     except (OSError, OverflowError) as error:
@@ -139,10 +160,14 @@ def watch(paths: Sequence[Path], port: int, say: Callable[[str], None]) -> None:
         server.serve_forever(poll_interval=0.2)
 
 
-def _there(paths: Sequence[Path]) -> Sequence[Path]:
-    """The folders, waited for a little: training may just have begun."""
-    for _ in range(20):
-        if all(path.exists() for path in paths):
-            break
+def _first(paths: Sequence[Path]) -> _Latest:
+    """Waited for a little: training may just have begun."""
+    until = time.monotonic() + WAIT
+    while True:
+        try:
+            return _Latest(paths)
+        except QtotError:
+            there = all(path.exists() for path in paths)
+            if not paths or (there and any(path.glob("*"))) or time.monotonic() > until:
+                raise
         time.sleep(0.5)
-    return paths

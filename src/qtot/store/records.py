@@ -46,7 +46,13 @@ KINDS = "biuf"
 
 
 def write_record(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Atomically."""
+    """Atomically.
+
+    Raises:
+        QtotError: it would be too large to be read again.
+    """
+    if sum(array.nbytes for array in arrays.values()) > LARGEST:
+        raise QtotError("these episodes are too large to be recorded; record fewer")
     said = np.frombuffer(json.dumps({"format": FORMAT, **facts}).encode(), np.uint8)
     buffer = io.BytesIO()
     plain: Any = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

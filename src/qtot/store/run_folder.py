@@ -38,6 +38,8 @@ SCHEMA = 3
 OLDEST = 2
 """what is read as well: nothing but checkpoints has come since"""
 Which = Literal["last", "best"]
+LARGEST = 1e300
+"""in size, of a number in a row; NaN is not smaller"""
 
 # What did not happen since the last row (an episode, an update, an evaluation) has no key; a value
 # that is not finite is null.
@@ -308,7 +310,8 @@ class RunFolder:
     def _row(self, name: str, row: Any) -> dict[str, Any]:
         """Numbers by their names, or null where one was not finite."""
         fine = isinstance(row, dict) and all(
-            value is None or type(value) in (int, float) for value in row.values()
+            value is None or (type(value) in (int, float) and abs(value) < LARGEST)
+            for value in row.values()
         )
         if not fine or not isinstance(row.get("seed"), int):
             raise QtotError(f"{self.path / name} is damaged (no row of numbers: {str(row)[:80]})")

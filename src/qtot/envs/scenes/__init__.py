@@ -64,7 +64,7 @@ _FAMILIES = {
     "rware": "rware",
     "matrix": "matrix",
 }
-"""where the scene of a family is made: ``module.scene(env)``"""
+"""where the scene of a family is made: ``module.scene(env)``, ``env`` being a ``module.OF``"""
 
 
 def scene_of(env: Any) -> Scene | None:
@@ -72,4 +72,5 @@ def scene_of(env: Any) -> Scene | None:
     family = env.spec.name.partition("/")[0]
     if family not in _FAMILIES:
         return None
-    return importlib.import_module(f"{__name__}.{_FAMILIES[family]}").scene(env)
+    module = importlib.import_module(f"{__name__}.{_FAMILIES[family]}")
+    return module.scene(env) if isinstance(env, module.OF) else None  # one's own may be called so

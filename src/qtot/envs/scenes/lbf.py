@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from qtot.envs.lbf import NAME, Lbf
 from qtot.envs.scenes import Scene, Thing, grid
 
+OF = Lbf
+
 
 def scene(env: Lbf) -> Scene:
     """Agents, then food."""

@@ -11,6 +11,7 @@ from qtot.envs.scenes import Scene
 
 MOST = 4096
 """joint actions of a table that is written down"""
+OF = MarkovGame
 
 
 def scene(env: MarkovGame) -> Scene | None:

@@ -12,6 +12,7 @@ from qtot.envs.scenes import Scene, Thing
 
 REACH = 1.6
 """shown to each side: they begin within 1, and may leave"""
+OF = Mpe
 
 
 def scene(env: Mpe) -> Scene:

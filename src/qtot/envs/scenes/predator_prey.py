@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from qtot.envs.predator_prey import GONE, SIGHT, Hunt, PredatorPrey
 from qtot.envs.scenes import Scene, Thing, grid
 
+OF = PredatorPrey
+
 
 def scene(env: PredatorPrey) -> Scene:
     """Agents, then prey."""

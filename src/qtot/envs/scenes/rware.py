@@ -11,6 +11,8 @@ import numpy as np
 from qtot.envs.rware import Rware
 from qtot.envs.scenes import Scene, Thing, grid
 
+OF = Rware
+
 
 def scene(env: Rware) -> Scene:
     """Robots, goals, then shelves. Robots that carry, and requested shelves, stand out."""

@@ -12,6 +12,7 @@ from qtot.envs.smax import Smax
 
 MOVES = 5
 """actions below are movements and stopping"""
+OF = Smax
 
 
 def scene(env: Smax) -> Scene:

@@ -100,7 +100,8 @@ function drawProfile(data) {
   const traces = [];
   for (const p of data.profiles) {
     const i = data.colours[p.label];
-    traces.push(band(p.x, p.low, p.high, i), line(p.x, p.share, i, p.label));
+    if (p.low) traces.push(band(p.x, p.low, p.high, i));
+    traces.push(line(p.x, p.share, i, p.label));
   }
   Plotly.react(place, traces, layout("threshold", "share of runs above", {}), CONFIG);
 }

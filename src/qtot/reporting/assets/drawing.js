@@ -106,8 +106,7 @@ const ROW = 46;
 const barsHeight = (stage) => ROW * stage.agents.length + 8;
 
 function drawObservations(g, stage, episode, t, lit, size, canvas) {
-  const seen = episode.obs[t], all = seen.flat().map(Math.abs);
-  const largest = Math.max(...all, 1e-9);
+  const seen = episode.obs[t], largest = seen.flat().reduce((most, v) => Math.max(most, Math.abs(v)), 1e-9);
   seen.forEach((values, i) => {
     const middle = 8 + ROW * i + ROW / 2, wide = (size - 16) / values.length;
     canvas.things.push({ k: i, x: size / 2, y: middle, r: size / 2, row: true });

@@ -17,6 +17,9 @@ const svg = (name, attributes = {}, text) => {
   return made;
 };
 
+// Smallest and largest; of nothing 0.
+const extent = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], values.length ? [values[0], values[0]] : [0, 0]);
+
 class Tip {
   constructor() { this.box = el("div", { className: "tip", hidden: true }); document.body.append(this.box); }
   show(event, text) {
@@ -71,8 +74,14 @@ class Viewer {
     this.lines.onmousemove = (event) => this.pointAtLines(event);
     this.lines.onmouseleave = () => { this.tip.hide(); this.light(null); };
     this.lines.onclick = (event) => this.to(this.stepAt(event), true);
-    new ResizeObserver(() => this.show()).observe(stage);
+    this.watcher = new ResizeObserver(() => this.show());
+    this.watcher.observe(stage);
   }
+
+  // Another viewer takes its place.
+  leave() { this.stop(); this.watcher.disconnect(); this.tip.box.remove(); }
+  // The colours have changed.
+  redress() { this.tabulate(); this.show(); }
 
   open(index) {
     this.stop();
@@ -170,7 +179,9 @@ class Viewer {
       }
       const cells = [el("th", { scope: "row" }, swatch, name), el("td"), el("td", {}, values)];
       while (cells.length < heads.length) cells.push(el("td", { className: "n" }));
-      const made = el("tr", {}, ...cells);
+      const made = el("tr", { tabIndex: 0 }, ...cells);
+      made.onfocus = () => this.light(i);
+      made.onblur = () => this.light(null);
       made.onmouseenter = () => this.light(i);
       made.onmouseleave = () => this.light(null);
       return made;
@@ -202,7 +213,7 @@ class Viewer {
   fill() {
     const { episode: e, t, stage } = this, shown = e[this.first][t];
     const legal = shown.flatMap((q, i) => q.filter((_, u) => e.legal[t][i][u] && q[u] !== null));
-    const low = stage.on_policy ? 0 : Math.min(...legal), high = stage.on_policy ? 1 : Math.max(...legal);
+    const [low, high] = stage.on_policy ? [0, 1] : extent(legal);
     this.rows.forEach((row, i) => {
       const u = e.action[t][i], cells = row.children, alive = e.alive[t][i];
       row.classList.toggle("lit", this.lit === i);
@@ -215,6 +226,9 @@ class Viewer {
         if (may && u === k && !this.final) bar.classList.add("taken");
         bar.style.height = may && q !== null ? `${8 + 92 * (high > low ? (q - low) / (high - low) : 0.5)}%` : "8%";
       });
+      const all = shown[i].map((q, k) => (e.legal[t][i][k] ? `${this.action(i, k)} ${short(q)}` : "")).filter((x) => x);
+      cells[2].firstChild.setAttribute("role", "img");
+      cells[2].firstChild.setAttribute("aria-label", all.join(", "));
       const own = e.q[t][i][u];
       let numbers;
       if (stage.on_policy) numbers = [e.policy[t][i][u], e.q_critic[t][i][u], e.advantage[t][i]];
@@ -285,6 +299,7 @@ class Viewer {
     const high = 74, gap = 24, left = 58, right = 8, { length } = this.episode;
     this.scale = (t) => left + (t / Math.max(length - 1, 1)) * (wide - left - right);
     this.geometry = { wide, left, right };
+    this.drawn = [];
     const tall = strips.length * (high + gap) + 14;
     this.lines.setAttribute("viewBox", `0 0 ${wide} ${tall}`);
     this.lines.setAttribute("aria-label", strips.map((s) => s.title).join(", ") + " over the episode");
@@ -292,7 +307,7 @@ class Viewer {
     strips.forEach((strip, s) => {
       const top = s * (high + gap) + 16;
       const all = strip.lines.flatMap((l) => l.values.slice(0, length)).filter((v) => v !== null);
-      let low = Math.min(...all), most = Math.max(...all);
+      let [low, most] = extent(all);
       if (strip.zero) { low = Math.min(low, 0); most = Math.max(most, 0); }
       if (!(most > low)) { low -= 0.5; most += 0.5; }
       const y = (v) => top + high - ((v - low) / (most - low)) * high;
@@ -301,6 +316,7 @@ class Viewer {
       if (strip.zero) parts.push(svg("line", { x1: left, x2: wide - right, y1: y(0), y2: y(0), stroke: css("--line") }));
       for (const l of strip.lines) {
         const pen = l.values.slice(0, length).map((v, t) => (v === null ? null : `${this.scale(t).toFixed(1)},${y(v).toFixed(1)}`));
+        if (l.agent !== undefined) this.drawn.push({ agent: l.agent, at: (t) => (l.values[t] === null ? Infinity : y(l.values[t])) });
         const faded = this.lit !== null && l.agent !== undefined && l.agent !== this.lit;
         parts.push(svg("polyline", { points: pen.filter((p) => p).join(" "), fill: "none", stroke: l.tone, "stroke-width": l.agent === this.lit && this.lit !== null ? 2.6 : l.wide || 1.5, "stroke-dasharray": l.dash || "none", opacity: faded ? 0.25 : 1, "data-name": l.name }));
         if (length === 1 && pen[0]) { const [cx, cy] = pen[0].split(","); parts.push(svg("circle", { cx, cy, r: 3, fill: l.tone })); }
@@ -324,6 +340,10 @@ class Viewer {
       for (const l of strip.lines) lines.push(`${strip.lines.length > 1 || l.name !== strip.title ? `${strip.title}, ` : ""}${l.name} ${short(l.values[t])}`);
     }
     if (!this.playing && t !== this.t) this.to(t);
+    const box = this.lines.getBoundingClientRect();
+    const y = (event.clientY - box.top) * (this.lines.viewBox.baseVal.height / box.height);
+    const near = this.drawn.map((d) => [Math.abs(d.at(t) - y), d.agent]).sort((a, b) => a[0] - b[0])[0];
+    this.light(near && near[0] < 8 ? near[1] : null);
     this.tip.show(event, lines.slice(0, 22).join("\n"));
   }
 
