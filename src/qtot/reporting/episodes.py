@@ -279,8 +279,9 @@ def stage(run: ReadRun, record: Record) -> dict[str, Any]:
 def _meanings(facts: dict[str, Any], n_actions: Sequence[int]) -> Any:
     """Of an environment that says what its actions mean only since the run."""
     said = facts.get("action_meanings")
-    fine = isinstance(said, list) and [len(x) for x in said] == list(n_actions)
-    return said if fine and all(isinstance(x, str) for row in said for x in row) else ()
+    if not isinstance(said, list) or [len(x) for x in said] != list(n_actions):
+        return ()
+    return said if all(isinstance(x, str) for row in said for x in row) else ()
 
 
 def size_of(record: Record) -> int:

@@ -167,7 +167,16 @@ def _first(paths: Sequence[Path]) -> _Latest:
         try:
             return _Latest(paths)
         except QtotError:
-            there = all(path.exists() for path in paths)
-            if not paths or (there and any(path.glob("*"))) or time.monotonic() > until:
+            begun = {"params", "lock", "metrics.jsonl"}
+            coming = paths and all(_names(path) <= begun for path in paths)
+            if not coming or time.monotonic() > until:
                 raise
         time.sleep(0.5)
+
+
+def _names(path: Path) -> set[str]:
+    """What lies in a folder; nothing, where there is none yet."""
+    try:
+        return {one.name for one in path.iterdir()} if path.exists() else set()
+    except OSError:
+        return {str(path)}
