@@ -68,7 +68,21 @@ def test_what_cannot_be_drawn_is_refused(run: qtot.Run, tmp_path: Path):
         ({"episode": 9}, "there is no episode 9; 2 were recorded"),
         ({"policy_seed": 3}, "has no seed 3"),
         ({"fps": 0}, "fps must be a number above 0"),
+        ({"fps": 60}, "of at most 50"),
+        ({"episode": -1}, "expected numbers"),
         ({"out": tmp_path / "nowhere" / "e.gif"}, "cannot write"),
     ):
         with pytest.raises(QtotError, match=message):
             qtot.render(run, **{"out": tmp_path / "e.gif", **changes})
+
+
+def test_a_film_is_of_the_parameters_that_are_there(tmp_path: Path):
+    """A record of others is made anew."""
+    config = small_config(HUNT, **MEMORY)
+    made, other = (untrained(tmp_path / f"run{i}", config, scale=0.4 + i) for i in (0, 1))
+    qtot.render(made, tmp_path / "e.gif")
+    before = made._folder.read_record(0)[0]["params"]
+    file = Path("params", "seed-0", "last.npz")
+    (made.path / file).write_bytes((other.path / file).read_bytes())
+    qtot.render(made, tmp_path / "f.gif")
+    assert made._folder.read_record(0)[0]["params"] == made.digest(0) != before

@@ -122,6 +122,90 @@ def test_a_seed_that_was_run_twice_is_no_second_sample(tmp_path: Path):
     assert group.notes == ["qmix on matrix/two_step: 1 seeds were run twice; the longer run counts"]
 
 
+def test_a_run_of_which_nothing_counts_is_left_out(tmp_path: Path):
+    made_run(tmp_path / "a", rows=3, steps=200, finished=False)
+    made_run(tmp_path / "b", steps=200)
+    report = make_report([tmp_path])
+    (group,) = report.groups
+    assert [run.path.name for run in group.runs] == ["b"]
+    assert qtot.report(tmp_path, tmp_path / "out" / "r.html", episodes=0)
+
+
+def test_methods_that_differ_have_names_that_differ(tmp_path: Path):
+    """Also where the first differences are the same."""
+    for i, tau in enumerate((0.1, 0.2)):
+        more = {"agent": {"hidden": 9, "init": "torch"}, "mixer": {"embed": 5 + i}}
+        made_run(tmp_path / f"x{i}", optimiser={"lr": 0.5}, target={"tau": tau}, **more)
+    made_run(tmp_path / "y")
+    groups = read_runs([tmp_path])
+    assert len({group.label for group in groups}) == 3
+    assert {tau for group in groups for tau in (group.runs[0].config.target.tau,)} >= {0.1, 0.2}
+
+
+def test_seeds_that_ended_elsewhere_are_told(tmp_path: Path):
+    made_run(tmp_path / "a", seeds=[0])
+    made_run(tmp_path / "b", seeds=[1], rows=6, finished=False)
+    rows = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()[:3]
+    (tmp_path / "b" / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    (note,) = make_report([tmp_path]).context["notes"]
+    assert "its seeds ended at 400 to 1,000 steps" in note
+
+
+def test_one_seed_is_sure_of_nothing(tmp_path: Path):
+    made_run(tmp_path / "a")
+    made_run(tmp_path / "b", "vdn")
+    report = make_report([tmp_path])
+    (better,) = tables.improvements(tables.scores(report.groups))
+    assert better.low is None
+    assert report.context["improvements"][0]["interval"] == "–"
+    assert all(profile["low"] is None for profile in report.data["profiles"])
+
+
+def test_thresholds_of_returns_lie_between_their_ends(tmp_path: Path):
+    path = made_run(tmp_path / "a")
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["eval/return"] = -1000.2 + 0.05 * i
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = read_runs([path])
+    found = tables.thresholds_of(groups, "eval/return")
+    np.testing.assert_allclose(found, [-1000.075, -999.95, -999.825, -999.75], atol=5e-3)
+    reached = tables.reached(groups[0], "eval/return", found)
+    assert [x.steps for x in reached] == sorted(x.steps for x in reached)
+    assert reached[0].steps > 0
+    for row in rows:
+        row["eval/return"] = 1.0
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tables.thresholds_of(read_runs([path]), "eval/return") == []
+
+
+def test_what_differs_between_runs_is_told(tmp_path: Path):
+    made_run(tmp_path / "a", seeds=[0], log_every=500)
+    made_run(tmp_path / "b", seeds=[1], log_every=250)
+    (row,) = (x for x in make_report([tmp_path]).context["differences"] if x["name"] == "log_every")
+    assert row["values"] == ["500 | 250"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_rows_of_no_numbers_are_refused(value: float, tmp_path: Path):
+    path = made_run(tmp_path / "a")
+    row = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({**row, "loss": value}) + "\n")
+    with pytest.raises(QtotError, match="is damaged"):
+        make_report([path])
+
+
+def test_an_episode_without_a_return_is_shown(tmp_path: Path):
+    run = untrained(tmp_path / "run", small_config("matrix/two_step", **MEMORY))
+    qtot.record(run, 1)
+    facts, arrays = run._folder.read_record(0)
+    arrays["returns"] = np.array([np.nan])
+    run._folder.record(0, facts, arrays)
+    assert make_report([run.path]).data["episodes"][0]["return"] is None
+    render(make_report([run.path]))
+
+
 def test_curves_are_means_of_the_middle_half_of_the_seeds(tmp_path: Path):
     made_run(tmp_path / "a", seeds=range(6), won=True)
     (group,) = read_runs([tmp_path / "a"])
@@ -297,6 +381,7 @@ def nested_evil() -> dict[str, Any]:
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path: Path):
+    (tmp_path / "note").write_text("no run")
     for line, message in (
         (f"report {tmp_path}", "is not a run folder, and there is none in it"),
         (f"report {tmp_path / 'x'}", "is not a run folder"),
@@ -310,6 +395,14 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path):
     path = made_run(tmp_path / "run")
     got = command(f"report {path} --out {path / 'config.json' / 'r.html'} --episodes 0")
     assert got.code == 2
+    for out, message in (
+        (tmp_path / "r.json", "expected a page that ends in .html"),
+        (path / "config.html", "is a run's or a sweep's own folder"),
+    ):
+        with pytest.raises(QtotError, match=message):
+            qtot.report(path, out, episodes=0)
+    with pytest.raises(QtotError, match="episodes must be a whole number of at least 0"):
+        qtot.report(path, tmp_path / "r.html", episodes=-1)
     got = command(f"watch {path} --port 99999")
     assert got.code == 2
     assert "choose another --port" in got.err

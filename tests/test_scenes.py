@@ -148,5 +148,9 @@ def test_payoffs_are_those_of_the_game():
 
 
 def test_what_has_no_scene_is_shown_otherwise():
+    class Own:
+        spec = jax_env("matrix/two_step").spec  # one's own, which is called as one of ours
+
+    assert scene_of(Own()) is None
     assert scene_of(jax_env("probe/memory")) is None
     assert scene_of(jax_env("matrix/random-8x5-0")) is None  # too many payoffs
