@@ -230,7 +230,7 @@ def test_debug_nans_finds_the_operation(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("algo", "data"),
     [
-        ("qmix", "replay"),
+        pytest.param("qmix", "replay", marks=pytest.mark.long),
         pytest.param("qplex", "online", marks=pytest.mark.long),
         pytest.param("coma", "online", marks=pytest.mark.long),
     ],

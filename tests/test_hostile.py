@@ -204,7 +204,7 @@ def resumer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
 def test_what_was_harmed_is_read_or_refused(run: qtot.Run, tmp_path: Path):
     refused = tries(run, tmp_path / "run", 100, reader(run), seed=0)
-    assert 30 < refused < 100  # most harm is seen, and not all of it matters
+    assert 20 < refused < 100  # much harm is seen, and not all of it matters
 
 
 def test_what_was_harmed_is_gone_on_with_or_refused(

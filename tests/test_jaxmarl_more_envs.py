@@ -450,8 +450,8 @@ def test_the_riddle_by_hand_and_beside_the_package():
     ("name", "steps", "ended"),
     [
         ("overcooked/asymm_advantages", 402, "truncated"),
-        ("overcooked_v2/cramped_room_v2", 402, "truncated"),
-        ("hanabi/3p-small", 40, "terminated"),
+        pytest.param("overcooked_v2/cramped_room_v2", 402, "truncated", marks=pytest.mark.long),
+        pytest.param("hanabi/3p-small", 40, "terminated", marks=pytest.mark.long),
         ("riddle/switch-4", 30, "terminated"),
     ],
 )

@@ -109,7 +109,7 @@ def test_every_kind_of_operation_gives_what_vmap_gives(name: str):
         pytest.param("smax/smacv2_5_units", marks=pytest.mark.long),
         "mpe/simple_spread",
         "mpe/simple_reference",
-        "lbf/8x8-2p-2f-coop",
+        pytest.param("lbf/8x8-2p-2f-coop", marks=pytest.mark.long),
     ],
 )
 def test_a_game_is_the_same_either_way(name: str, quick_compile: None):
@@ -193,7 +193,10 @@ def opened(name: str, slots: int, stretches: int) -> tuple[Any, Any]:
     return joined.env, joined.first
 
 
-@pytest.mark.parametrize("name", ["probe/distinct", "mpe/simple_spread", "smax/3m"])
+@pytest.mark.parametrize(
+    "name",
+    ["probe/distinct", "mpe/simple_spread", pytest.param("smax/3m", marks=pytest.mark.long)],
+)
 def test_every_episode_opens_from_a_draw_of_its_own(name: str, quick_compile: None):
     states, first = opened(name, slots=29, stretches=6)
     opening = {"probe": "id", "mpe": "p_pos", "smax": "state"}[name.split("/", maxsplit=1)[0]]

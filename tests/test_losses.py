@@ -240,6 +240,7 @@ def test_stepping_stores_the_memory_of_the_agents_and_then_of_the_critics_own():
         previous = slots.action[t]
 
 
+@pytest.mark.long
 def test_burning_in_serves_a_critics_own_agents_too():
     """As if the sequence had been stored with the memories that burning in leaves behind."""
     online, burn_in = random_networks(1, "cw_qmix"), 2

@@ -109,6 +109,7 @@ def test_nothing_is_stored_and_updates_are_as_many_as_asked_for():
     assert int(state.seeds.train.updates[0]) == int(state.iteration) * 2 * 4
 
 
+@pytest.mark.long
 def test_the_networks_that_value_a_rollout_stay_as_they_were_when_it_ended():
     """They are those that the rollout was played by, through all its epochs."""
     config = online_config("probe/chain", target={"interval": 1})
@@ -138,6 +139,7 @@ def test_what_cannot_be_learned_online_is_said():
         validate(online_config("probe/chain", "coma", data="replay"))
 
 
+@pytest.mark.long
 def test_seeds_abreast_learn_what_they_learn_one_after_another(quick_compile: None):
     """As on a GPU, and as on a CPU."""
     config = online_config("probe/chain", seeds=3)

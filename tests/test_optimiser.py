@@ -237,7 +237,9 @@ def test_actors_and_their_critic_are_clipped_apart_and_all_else_together(algo: s
         assert 0 < norm("agent") < 1e-3
 
 
-@pytest.mark.parametrize("algo", ["cw_qmix", "qtran", "coma"])
+@pytest.mark.parametrize(
+    "algo", ["coma", *(pytest.param(x, marks=pytest.mark.long) for x in ("cw_qmix", "qtran"))]
+)
 def test_a_critic_moves_at_its_own_multiple_of_the_rate(algo: str):
     after, at = {}, {}
     for multiple in (1.0, 3.0):

@@ -281,6 +281,7 @@ def gone(mark: str) -> bool:
     return False
 
 
+@pytest.mark.long
 @needs("ray")
 def test_a_task_is_learned_through_two_actors_and_nothing_stays(tmp_path: Path, mark: str):
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
@@ -372,6 +373,7 @@ def lose_a_machine(cluster: Any, metrics: Path) -> None:
     cluster.remove_node(used[0], allow_graceful=False)
 
 
+@pytest.mark.long
 @needs("ray")
 def test_an_environment_that_fails_for_good_is_told_of(tmp_path: Path, mark: str):
     flag = tmp_path / "flag"

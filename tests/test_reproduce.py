@@ -68,7 +68,10 @@ def test_the_return_is_the_payoff_of_the_greedy_joint_action():
     np.testing.assert_allclose(table, payoffs[0, 0], atol=0.5)
 
 
-@pytest.mark.parametrize("algo", ["iql", "ow_qmix", "qtran", "coma"])
+@pytest.mark.parametrize(
+    "algo",
+    ["iql", "coma", *(pytest.param(x, marks=pytest.mark.long) for x in ("ow_qmix", "qtran"))],
+)
 def test_which_tables_a_method_has(algo: str):
     template = make("qtran")
     played = play_games(uniform(algo, 8, **SMALL), template, template.payoffs[None], 1)
@@ -228,6 +231,7 @@ def test_random_matrix_in_miniature(tmp_path: Path, monkeypatch):
     assert "2 agents, 2 actions" in written(tmp_path, "random-matrix", made)
 
 
+@pytest.mark.long
 def test_climbing_penalty_in_miniature(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(climbing_penalty, "QUICK", ("vdn",))
     config = climbing_penalty.config

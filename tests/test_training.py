@@ -69,6 +69,7 @@ def test_the_same_seed_gives_bit_identical_metrics_and_parameters(tmp_path):
             np.testing.assert_array_equal(files[0][name], files[1][name])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compile")
 def test_one_seed_of_several_trains_on_the_same_sequences_as_alone():
     several, state = trained(small_config("probe/coordination", seeds=3, **COORDINATE))
@@ -232,10 +233,10 @@ def never() -> HostEnv:
     ("seeds", "envs", "sequences", "host"),
     [
         (1, 1, "segments", False),
-        (2, 8, "segments", False),
+        pytest.param(2, 8, "segments", False, marks=pytest.mark.long),
         (1, 1, "episodes", False),
         (1, 1, "episodes", True),
-        (2, 1, "segments", True),
+        pytest.param(2, 1, "segments", True, marks=pytest.mark.long),
         (2, 8, "episodes", True),
     ],
 )
@@ -331,6 +332,7 @@ def test_a_small_coordination_game_is_learned(algo, tmp_path):
     assert sorted(returns)[1] == 1.0, returns  # at least two seeds of three solve it
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compile")
 def test_a_recurrent_agent_remembers_and_a_memoryless_one_cannot(tmp_path):
     returns = {}

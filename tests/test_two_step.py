@@ -58,6 +58,7 @@ def test_what_is_printed_as_published_is_what_was_published():
     assert two_step.RETURNS == RETURNS
 
 
+@pytest.mark.long
 def test_the_quick_form_of_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """One seed of each method, of which this file has trained two already."""
     monkeypatch.setattr(two_step, "play", play)
