@@ -139,6 +139,7 @@ def two_hosts(out: Path, **changes: Any) -> None:
     finish(*(launch(out, f"{address},2,{i}", 2, **changes) for i in range(2)))
 
 
+@pytest.mark.long
 def test_two_hosts_train_what_one_would(tmp_path: Path):
     """And go on with it."""
     for changes in ({}, {"resume": 180}):

@@ -215,7 +215,8 @@ def reader(key, shape):
 
 
 @pytest.mark.parametrize(
-    "env", [pytest.param("probe/coordination", marks=pytest.mark.long), "own:strict"]
+    "env",
+    [pytest.param(env, marks=pytest.mark.long) for env in ("probe/coordination", "own:strict")],
 )
 def test_debug_nans_finds_the_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: str):
     (tmp_path / "rooting.py").write_text(NETWORK)

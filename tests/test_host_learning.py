@@ -38,6 +38,7 @@ def battles(out: Path, seeds: int) -> list[float]:
     return [row["best/win_rate"] for row in run.result()]
 
 
+@pytest.mark.long
 def test_the_battle_of_smacs_api_is_won(tmp_path: Path):
     assert battles(tmp_path / "run", seeds=1)[0] > 0.8
 

@@ -20,8 +20,11 @@ import qtot
 from extras import package, program
 from made_runs import made_run
 from qtot.config import nested_replace
+from qtot.presets import preset_config
 from qtot.reporting.page import make_report, render
 from qtot.reporting.watch import HERE, _Latest, _Server
+from qtot.space import parse_space
+from qtot.store.sweep_folder import Sweep, Trial, write_sweep
 from small import small_config
 from untrained import MEMORY, untrained
 
@@ -246,6 +249,35 @@ def test_a_matrix_game_shows_payoffs_and_what_was_learned(
     shown = [float(x) for x in learned.locator("td").all_inner_texts()[1:]]
     np.testing.assert_allclose(shown, table, rtol=2e-3, atol=1e-4)
     assert float(learned.locator("td.greedy").inner_text()) == max(shown)
+
+
+def test_a_sweep_has_a_line_for_each_finished_trial(opened: Opened, tmp_path: Path):
+    base = preset_config("matrix/two_step")
+    space = parse_space(["optimiser.lr=1e-4..1e-2:log", "mixer.embed=16,32"], base)
+    params = [{"optimiser.lr": 10.0**-k, "mixer.embed": 16 * (1 + k % 2)} for k in (2, 3, 4)]
+    trials = [Trial(i, p, "finished", 0.1 * i, 5.0) for i, p in enumerate(params)]
+    trials.append(Trial(3, params[0], "impossible", reason="<b>excluded</b>"))
+    sweep = Sweep(tmp_path, base, space, "eval/return", trials=tuple(trials), importance={})
+    write_sweep(sweep)
+    for trial in trials[:3]:
+        made_run(tmp_path / trial.name, optimiser={"lr": trial.params["optimiser.lr"]})
+    page = tmp_path / "page" / "r.html"
+    qtot.report(tmp_path, page, episodes=0)
+    shown = opened.open(page.as_uri())
+    lines = shown.evaluate(
+        "document.querySelector('.parallel').data.map(({y, name, line}) => [name, y, line.width])"
+    )
+    assert [name for name, _, _ in lines] == ["trial 1", "trial 0", "trial 2"]  # the best on top
+    heights = {name: y for name, y, _ in lines}
+    np.testing.assert_allclose(heights["trial 0"], [1.0, 0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(heights["trial 1"], [0.5, 1.0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(heights["trial 2"], [0.0, 0.0, 1.0], atol=1e-6)
+    assert max(lines, key=lambda one: one[2])[0] == "trial 2"
+    rows = shown.locator(".sweep tbody tr").all_inner_texts()
+    assert len(rows) == 4
+    assert rows[0].split()[:2] == ["2", "0.2"]
+    assert "<b>excluded</b>" in rows[3]
+    assert opened.wrong == []
 
 
 def test_it_fits_a_phone_and_is_legible_there(browser: Any, report: Path):

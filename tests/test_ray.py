@@ -316,6 +316,7 @@ def cluster(mark: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     assert gone(mark), started(mark)
 
 
+@pytest.mark.long
 @needs("ray")
 @pytest.mark.filterwarnings("ignore")
 def test_on_a_cluster(tmp_path: Path, cluster: Any):

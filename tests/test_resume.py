@@ -66,8 +66,8 @@ def numbers(tree: Any) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("algo", "data", "seeds"),
     [
-        ("cw_qmix", "replay", 2),
         ("coma", "online", 2),
+        pytest.param("cw_qmix", "replay", 2, marks=pytest.mark.long),
         *(
             pytest.param(*one, marks=pytest.mark.long)
             for one in (

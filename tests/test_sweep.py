@@ -519,6 +519,7 @@ def test_a_trial_that_an_earlier_child_still_saves_is_waited_for(
     assert swept(begun.path, 1).trials[0].state == "finished"
 
 
+@pytest.mark.long
 @needs_proc
 def test_real_trials_survive_a_kill(tmp_path: Path):
     """Trained, killed with the sweep, gone on with: as many trials as were asked for, none twice,

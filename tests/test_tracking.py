@@ -35,6 +35,8 @@ Points = dict[tuple[int, int], dict[str, float]]
 """values by seed and step"""
 
 pytestmark = [
+    # Their threads and files outlive a test, and others are told of them.
+    pytest.mark.long,
     pytest.mark.usefixtures("apart"),
     # what the packages say of themselves and of each other
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

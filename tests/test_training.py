@@ -234,8 +234,8 @@ def never() -> HostEnv:
     [
         (1, 1, "segments", False),
         pytest.param(2, 8, "segments", False, marks=pytest.mark.long),
-        (1, 1, "episodes", False),
-        (1, 1, "episodes", True),
+        pytest.param(1, 1, "episodes", False, marks=pytest.mark.long),
+        pytest.param(1, 1, "episodes", True, marks=pytest.mark.long),
         pytest.param(2, 1, "segments", True, marks=pytest.mark.long),
         (2, 8, "episodes", True),
     ],

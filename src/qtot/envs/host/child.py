@@ -140,7 +140,7 @@ def _path() -> str:
 def _homes(known: list[str]) -> list[str]:
     """Folders that imported modules came from, and that are not on the path any more."""
     homes = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         spec: Any = getattr(module, "__spec__", None)
         if "." in name or type(getattr(spec, "loader", None)) is not SourceFileLoader:
             continue
