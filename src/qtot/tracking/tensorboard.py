@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Mapping
@@ -47,9 +48,12 @@ class Tracker:
 
     def close(self, status: Status, result: list[Row]) -> None:
         """What the closing table has besides the last row, at its step."""
-        self.log([row.beside() for row in result])
-        for file in self._files.values():
-            file.close()
+        try:
+            self.log([row.beside() for row in result])
+        finally:  # what cannot be written is still not left open
+            for file in self._files.values():
+                with contextlib.suppress(OSError):
+                    file.close()
 
     def _write(self, seed: int, step: int, **what: Any) -> None:
         event = self._proto.Event(wall_time=time.time(), step=step, **what)

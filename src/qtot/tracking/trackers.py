@@ -66,6 +66,8 @@ class _Feed:
                 else:
                     self.tracker.close(*item)
                     break
+            else:  # it was given up, being late
+                self.tracker.close("failed", [])
         except BaseException as error:  # whatever it does, the run goes on
             self.error = error
             self.begun.set()
