@@ -28,7 +28,7 @@ from qtot.config import nested_replace
 from qtot.core.learner import PolicyParams
 from qtot.deploy.team import INPUTS
 from qtot.envs import jax_env
-from qtot.exporting.packages import export_module
+from qtot.extras import extra_module
 from qtot.presets import preset_config
 from qtot.runs import Run
 from qtot.shipping import write_agents
@@ -63,7 +63,7 @@ def micros(step: Callable[[], Any], calls: int = 3_000) -> tuple[float, float]:
 
 def calling(agent: Any, facts: Any) -> float:
     """What a call costs that computes nothing."""
-    onnx, ort = export_module("onnx"), export_module("onnxruntime")
+    onnx, ort = extra_module("onnx", "onnx"), extra_module("onnxruntime", "onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
     sizes = {"obs": facts.obs_size, "avail_actions": facts.max_actions, "memory": facts.memory_size}
     types = {"obs": kinds.FLOAT, "memory": kinds.FLOAT, "avail_actions": kinds.BOOL}

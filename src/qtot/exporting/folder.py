@@ -28,7 +28,7 @@ from qtot.deploy.folder import FORMAT, POLICY
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.exporting.graph import OPSET, agent_graph
-from qtot.exporting.packages import export_module
+from qtot.extras import extra_module
 from qtot.store.files import write_atomic, write_json
 
 Weights = Literal["float32", "float16", "int8"]
@@ -80,7 +80,7 @@ def write_folder(
         QtotError: packages are missing, the network cannot be exported, or ``out`` cannot be
             written or is there already.
     """
-    safetensors = export_module("safetensors.numpy")
+    safetensors = extra_module("safetensors.numpy", "onnx")
     contents: dict[str, bytes] = {}
     for i, stem in exported.files.items():
         network = _network_of(exported.agent, i)
@@ -119,7 +119,7 @@ def _quantised(model: Any) -> bytes:
     """
     root = logging.getLogger()
     before = root.level
-    tool = export_module("onnxruntime.quantization")
+    tool = extra_module("onnxruntime.quantization", "onnx")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         root.setLevel(logging.ERROR)  # it advises a step that these networks do not need

@@ -20,7 +20,7 @@ from qtot.core.gru import GRU
 from qtot.core.nn import LayerNorm, Linear
 from qtot.core.statistics import CLIP, RunningStats
 from qtot.errors import QtotError
-from qtot.exporting.packages import export_module
+from qtot.extras import extra_module
 
 OPSET = 17
 IR = 8
@@ -33,7 +33,7 @@ class Graph:
 
     half: bool
     """matrices are kept as float16, and widened when the network is loaded"""
-    onnx: Any = field(default_factory=lambda: export_module("onnx"))
+    onnx: Any = field(default_factory=lambda: extra_module("onnx", "onnx"))
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
 

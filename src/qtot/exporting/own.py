@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtot.core.eyes import OwnModule
 from qtot.errors import QtotError
-from qtot.exporting.packages import export_module
+from qtot.extras import extra_module
 from qtot.shapes import features
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def own_module(g: Graph, eyes: OwnModule, obs: str, opset: int) -> str:
     Raises:
         QtotError: jax2onnx is missing, or does not know one of the module's operations.
     """
-    to_onnx = export_module("jax2onnx", "jax2onnx").to_onnx
+    to_onnx = extra_module("jax2onnx", "jax2onnx").to_onnx
     chatty = logging.getLogger("onnx_ir")
     before = chatty.level
     chatty.setLevel(logging.ERROR)  # it tells of shapes that it leaves out

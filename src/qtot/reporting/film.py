@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import itertools
 import math
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from qtot.errors import QtotError
+from qtot.extras import extra_module
 from qtot.reporting.episodes import Record, episode, stage
 from qtot.reporting.read import ReadRun
 from qtot.store.files import write_atomic
@@ -81,12 +81,7 @@ def _write_gif(pictures: Iterator[Image.Image], out: Path, frames_per_second: fl
 
 
 def _write_mp4(pictures: Iterator[Image.Image], out: Path, frames_per_second: float) -> None:
-    try:
-        ffmpeg = importlib.import_module("imageio_ffmpeg")
-    except ImportError:
-        raise QtotError(
-            ".mp4 needs ffmpeg, which pip install 'qtot[video]' brings; .gif needs nothing"
-        ) from None
+    ffmpeg = extra_module("imageio_ffmpeg", "video", ".mp4 (.gif needs nothing)")
     unfinished = out.with_name(f".{out.name}.part.mp4")
     first = next(pictures)
     given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.width}x{first.height}"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 import warnings
 from types import ModuleType
 from typing import Any
 
-from qtot.errors import QtotError
+from qtot.extras import extra_module
 from qtot.space import Choices, Params, Range, size
 from qtot.store.sweep_folder import Sweep, Trial
 
@@ -24,12 +23,7 @@ def optuna() -> ModuleType:
     Raises:
         QtotError: it is missing; says how to install it.
     """
-    try:
-        package = importlib.import_module("optuna")
-    except ImportError as error:
-        raise QtotError(
-            f"qtot sweep needs Optuna ({error}); install it: pip install 'qtot[sweep]'"
-        ) from error
+    package = extra_module("optuna", "sweep", "qtot sweep")
     package.logging.set_verbosity(package.logging.ERROR)
     return package
 

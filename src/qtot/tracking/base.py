@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from qtot.errors import QtotError, unknown
+from qtot.extras import extra_module
 
 Name = Literal["tensorboard", "wandb", "mlflow"]
 Status = Literal["finished", "stopped", "failed"]
@@ -85,18 +86,12 @@ class Tracker(Protocol):
 
 
 def package(module: str, extra: str) -> ModuleType:
-    """The module, of a package that ``pip install 'qtot[extra]'`` installs.
+    """A tracker's own; ``extra_module`` in its name.
 
     Raises:
         QtotError: it is missing or broken; says how to install it.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise QtotError(
-            f"--track {extra} needs the package {module.partition('.')[0]!r}, which does not "
-            f"import ({error}); install it with: pip install 'qtot[{extra}]'"
-        ) from error
+    return extra_module(module, extra, f"--track {extra}")
 
 
 def make_tracker(name: str) -> Tracker:

@@ -18,11 +18,11 @@ from qtot.envs.host import facts, smaclite, team
 from qtot.envs.host.base import GarbageError, Seen, Stepped
 from qtot.envs.host.config import HostConfig
 from qtot.envs.host.making import arguments, make
-from qtot.envs.host.packages import missing
 from qtot.envs.host.smac_maps import GENERATED, generated
 from qtot.envs.host.spaces import legal_actions
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
+from qtot.extras import missing
 
 NEEDS = ("reset", "step", "get_obs", "get_state", "get_avail_actions", "get_env_info")
 INSTALL = {
