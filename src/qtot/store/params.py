@@ -11,6 +11,7 @@ import numpy as np
 
 from qtot.errors import QtotError
 from qtot.store.files import write_atomic
+from qtot.store.npz import read_array
 
 
 def named(tree: Any) -> tuple[list[str], list[Any], Any]:
@@ -60,22 +61,15 @@ def load_params(path: Path, template: Any) -> Any:
 
 
 def _array(path: Path, file: zipfile.ZipFile, name: str, leaf: Any) -> np.ndarray:
-    """One array, looked at before it is unpacked: a few bytes may claim to be terabytes."""
+    """In the place of ``leaf``."""
     if f"{name}.npy" not in file.namelist():
         raise QtotError(f"{path} lacks the array {name!r}; was it written by another version?")
     if file.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED:
         raise QtotError(f"{path}: array {name!r} is compressed, as qtot never writes one")
-    with file.open(f"{name}.npy") as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise QtotError(f"{path}: array {name!r} is in another format than .npy's first")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        if shape != leaf.shape or dtype != leaf.dtype or fortran:
-            raise QtotError(
-                f"{path}: array {name!r} should be {leaf.dtype}{list(leaf.shape)}, got "
-                f"{dtype}{list(shape)}"
-            )
-        array = np.empty(shape, dtype)
-        content = member.read(array.nbytes + 1)
-    if len(content) != array.nbytes:
-        raise QtotError(f"{path}: array {name!r} is cut")
-    return np.frombuffer(content, dtype).reshape(shape)
+
+    def fits(shape: tuple[int, ...], dtype: Any) -> str:
+        if shape == leaf.shape and dtype == leaf.dtype:
+            return ""
+        return f"should be {leaf.dtype}{list(leaf.shape)}, got {dtype}{list(shape)}"
+
+    return read_array(path, file, name, fits)

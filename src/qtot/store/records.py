@@ -19,6 +19,7 @@ import numpy as np
 
 from qtot.errors import QtotError
 from qtot.store.files import write_atomic
+from qtot.store.npz import read_array
 
 SAID: dict[str, str] = {
     "q": "[T, E, N, A] every agent's values; with coma the logits of its policy",
@@ -76,10 +77,15 @@ def read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             names = [name.removesuffix(".npy") for name in file.namelist()]
-            most = LARGEST
-            arrays = {}
+            most, arrays = LARGEST, {}
+
+            def fits(shape: tuple[int, ...], dtype: Any) -> str:
+                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+                fine = dtype.kind in KINDS and 0 <= size <= most
+                return "" if fine else "holds no plain numbers, or too many"
+
             for name in names:
-                arrays[name] = _array(file, name, most)
+                arrays[name] = read_array(path, file, name, fits)
                 most -= arrays[name].nbytes
         facts = json.loads(arrays.pop("facts").tobytes())
         if facts["format"] != FORMAT:
@@ -94,18 +100,3 @@ def read_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path} is damaged, or no record of episodes; record anew: qtot eval RUN --record 4"
         ) from None
     return facts, arrays
-
-
-def _array(file: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
-    """One array, looked at before it is unpacked: a few bytes may claim to be terabytes."""
-    with file.open(f"{name}.npy") as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError("another format")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if dtype.kind not in KINDS or fortran or not 0 <= size <= most:
-            raise ValueError("no plain numbers, or too many")
-        content = member.read(size + 1)
-    if len(content) != size:
-        raise ValueError("cut")
-    return np.frombuffer(content, dtype).reshape(shape)
