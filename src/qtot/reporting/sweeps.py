@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qtot.reporting.wording import number, setting
 from qtot.store.sweep_folder import Sweep, is_sweep, read_sweep
 
 BEST = 5
@@ -45,8 +46,8 @@ def table(sweep: Sweep) -> dict[str, Any]:
         "rows": [
             {
                 "number": trial.number,
-                "value": "–" if trial.value is None else f"{trial.value:.4g}",
-                "values": [_said(trial.params.get(name)) for name in names],
+                "value": number(trial.value),
+                "values": [setting(trial.params.get(name), 4) for name in names],
                 "state": trial.state + (f": {trial.reason}" if trial.reason else ""),
                 "run": trial.name,
             }
@@ -75,10 +76,6 @@ def lines(sweep: Sweep) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else _said(value)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return " ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)
+    return (
+        value if isinstance(value, int | float) and not isinstance(value, bool) else setting(value)
+    )

@@ -179,18 +179,22 @@ def several(scores: Sequence[np.ndarray]) -> bool:
     return all(len(x) > 1 for x in scores)
 
 
-def shared_tasks(by_method: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    """Those that every method has."""
-    first, *rest = by_method.values()
-    return [task for task in first if all(task in by_task for by_task in rest)]
+def _on_shared_tasks(
+    by_method: dict[str, dict[str, np.ndarray]],
+) -> list[tuple[str, list[np.ndarray]]]:
+    """Every method with its scores on the tasks that all have; none where they share none."""
+    shared = [
+        task
+        for task in dict.fromkeys(itertools.chain(*by_method.values()))
+        if all(task in by_task for by_task in by_method.values())
+    ]
+    return [(m, [by_task[t] for t in shared]) for m, by_task in by_method.items() if shared]
 
 
 def profiles(by_method: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
     """Of every method, over the tasks that all have."""
     out = []
-    shared = shared_tasks(by_method)
-    for label, by_task in by_method.items() if shared else ():
-        its = [by_task[task] for task in shared]
+    for label, its in _on_shared_tasks(by_method):
         low = high = None
         if several(its):
             draws = comparison.drawn(its, REPETITIONS)
@@ -222,9 +226,7 @@ class Overall(NamedTuple):
 def overall(by_method: dict[str, dict[str, np.ndarray]]) -> list[Overall]:
     """Interquartile mean over all runs of the tasks that every method has."""
     out = []
-    shared = shared_tasks(by_method) if by_method else []
-    for label, by_task in by_method.items() if shared else ():
-        its = [by_task[task] for task in shared]
+    for label, its in _on_shared_tasks(by_method):
         low = high = None
         if several(its):
             low, high = map(float, comparison.iqm_interval(its, comparison.drawn(its)))
