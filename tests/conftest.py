@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import qtot
+
+# A shell that starts us in the background has us ignore Ctrl-C, and so would what tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One device, unless a test asks for more in a process of its own.
 os.environ["QTOT_TUNE"] = "0"

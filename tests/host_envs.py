@@ -109,3 +109,29 @@ class Pair(gymnasium.Env):
     def _seen(self) -> tuple[Any, Any]:
         self.observation_space.seed(self._now)
         return self.observation_space.sample()
+
+
+class Painter(Pair):
+    """Pair whose episodes last as long as their seeds say, drawn as a bar that grows by a pixel a
+    step; with ``frail`` those of five steps fail in their second one.
+    """
+
+    render_mode = "rgb_array"
+
+    def __init__(self, frail: bool = False):
+        super().__init__()
+        self._frail = frail
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self._length = 3 + (seed or 0) % 3
+        return super().reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
+        if self._frail and self._length == 5 and self._now == 1:
+            raise RuntimeError("the brush broke")
+        return super().step(actions)
+
+    def render(self) -> np.ndarray:
+        picture = np.zeros((2, 8, 3), np.uint8)
+        picture[:, : self._now] = 255
+        return picture

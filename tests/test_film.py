@@ -54,12 +54,45 @@ def test_an_mp4_has_the_same_frames(run: qtot.Run, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["e.mp4"]
 
 
-def test_games_and_bars_are_drawn_too(tmp_path: Path):
-    for env in ("matrix/climbing", "probe/memory"):
-        made = untrained(tmp_path / env.replace("/", "-"), small_config(env, **MEMORY))
-        assert qtot.render(made, tmp_path / "e.gif") > 1  # which records by itself
-        with Image.open(tmp_path / "e.gif") as film:
-            assert len(np.unique(np.asarray(film.convert("RGB")).reshape(-1, 3), axis=0)) > 5
+def first_frame(run: qtot.Run, tmp_path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """And what was recorded: rendering records by itself."""
+    assert qtot.render(run, tmp_path / "e.gif") > 1
+    with Image.open(tmp_path / "e.gif") as film:
+        picture = np.asarray(film.convert("RGB")).astype(int)
+    return picture, run._folder.read_record(0)[1]
+
+
+def share(picture: np.ndarray, tone: tuple[int, int, int]) -> float:
+    return float((np.abs(picture - tone).max(axis=-1) < 40).mean())
+
+
+BLUE, ORANGE = (0, 114, 178), (196, 79, 0)
+
+
+def test_a_game_is_drawn_as_its_tables(tmp_path: Path):
+    """The greedy joint action is framed, in the payoffs and in what was learned."""
+    made = untrained(tmp_path / "run", small_config("matrix/climbing", **MEMORY))
+    picture, record = first_frame(made, tmp_path)
+    u, v = record["said/greedy"][0, 0]
+    for i in range(3):
+        for j in range(3):
+            for table in (40, 40 + 3 * 55 + 48):
+                left, top = 16 + j * 88, table + i * 55
+                edge = picture[top + 8 : top + 44, left - 1 : left + 3]
+                assert (share(edge, BLUE) > 0.2) == ((i, j) == (u, v))
+
+
+def test_what_has_no_scene_is_drawn_as_bars_of_what_is_seen(tmp_path: Path):
+    made = untrained(tmp_path / "run", small_config("probe/memory", **MEMORY))
+    picture, record = first_frame(made, tmp_path)
+    obs = record["slots/obs"][0, 0]
+    assert obs.any()
+    for i, tone in enumerate((BLUE, ORANGE)):
+        high, wide = 480 / len(obs), (480 - 16) / obs.shape[1]
+        for j, value in enumerate(obs[i]):
+            column = picture[:480, int(8 + (j + 0.5) * wide)]
+            tall = (np.abs(column - tone).max(axis=-1) < 40).sum()
+            assert tall == pytest.approx(abs(value) / np.abs(obs).max() * (high / 2 - 4), abs=4)
 
 
 def test_what_cannot_be_drawn_is_refused(run: qtot.Run, tmp_path: Path):

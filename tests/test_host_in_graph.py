@@ -83,7 +83,7 @@ def trained(engine: Engine, steps: int) -> tuple[Any, Any]:
         ("matrix/two_step", "segments", "qmix", "replay", 2),
         pytest.param("matrix/two_step", "episodes", "qplex", "replay", 1, marks=pytest.mark.long),
         pytest.param("probe/dead", "segments", "qmix", "replay", 1, marks=pytest.mark.long),
-        ("probe/chain", "episodes", "vdn", "replay", 2),
+        pytest.param("probe/chain", "episodes", "vdn", "replay", 2, marks=pytest.mark.long),
         pytest.param(
             "probe/chain_truncated", "segments", "cw_qmix", "replay", 1, marks=pytest.mark.long
         ),

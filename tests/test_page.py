@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -171,7 +170,7 @@ def test_an_episode_plays_and_says_what_the_networks_say(
     memories = [agent.reset() for agent in agents]
     length = int(record["lengths"][0])
     for t in range(length):
-        page.evaluate("(t) => qtotViewer.to(t)", t)
+        page.evaluate("(t) => viewer.to(t)", t)
         for i, agent in enumerate(agents):
             obs, legal = (record[f"slots/{x}"][t, 0, i] for x in ("obs", "avail_actions"))
             q, _ = agent.q_values(obs, memories[i])
@@ -191,15 +190,15 @@ def test_an_episode_plays_and_says_what_the_networks_say(
                 )
                 assert "taken" in tip
                 assert "lit" in row.get_attribute("class")
-        numbers = page.evaluate("qtotViewer.episode")
+        numbers = page.evaluate("viewer.episode")
         credit = [float(x) for x in numbers["credit"][t]]
         taken = [numbers["q"][t][i][numbers["action"][t][i]] for i in range(len(agents))]
         total = np.dot(credit, taken) + numbers["bias"][t]
         assert total == pytest.approx(numbers["q_tot"][t], rel=1e-2, abs=1e-2)
-    page.evaluate("qtotViewer.to(0)")
+    page.evaluate("viewer.to(0)")
     page.select_option(".player select", "30")
     page.get_by_role("button", name="play").click()
-    until(page, "qtotViewer.t === qtotViewer.episode.length")
+    until(page, "viewer.t === viewer.episode.length")
     assert page.get_by_role("button", name="play").count() == 1
     page.locator("#viewer").focus()
     page.keyboard.press("Home")
@@ -207,7 +206,7 @@ def test_an_episode_plays_and_says_what_the_networks_say(
     page.keyboard.press("ArrowRight")
     assert page.locator(".player .at").inner_text() == f"step 2 of {length}"
     page.keyboard.press(" ")
-    until(page, "qtotViewer.t > 2")
+    until(page, "viewer.t > 2")
     assert opened.wrong == []
 
 
@@ -217,7 +216,7 @@ def test_pointing_at_one_thing_shows_it_everywhere(opened: Opened, report: Path)
     page.select_option("#episode", str(next(i for i, n in enumerate(names) if HUNT in n)))
     canvas = page.locator(".stage canvas")
     canvas.scroll_into_view_if_needed()
-    spot = page.evaluate("qtotViewer.canvas.things.find((s) => s.k === 1)")
+    spot = page.evaluate("viewer.canvas.things.find((s) => s.k === 1)")
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + spot["x"], box["y"] + spot["y"])
     assert "lit" in page.locator(".team tbody tr").nth(1).get_attribute("class")
@@ -227,9 +226,9 @@ def test_pointing_at_one_thing_shows_it_everywhere(opened: Opened, report: Path)
     lines = page.locator("#viewer svg.lines")
     box = lines.bounding_box()
     page.mouse.move(box["x"] + 0.98 * box["width"], box["y"] + 30)
-    t = page.evaluate("qtotViewer.t")
-    assert t == page.evaluate("qtotViewer.episode.length") - 1
-    said = page.evaluate("(t) => short(qtotViewer.episode.q_tot[t])", t)
+    t = page.evaluate("viewer.t")
+    assert t == page.evaluate("viewer.episode.length") - 1
+    said = page.evaluate("(t) => short(viewer.episode.q_tot[t])", t)
     assert f"Q_tot {said}" in page.locator(".tip").inner_text()
 
 
@@ -362,7 +361,14 @@ def test_what_is_the_same_is_not_sent_again(served: tuple[str, Path]):
         tag = answer.headers["ETag"]
     assert asked(url + "report.json", **{"If-None-Match": tag})[0] == 304
     (path / "metrics.jsonl").write_text((path / "metrics.jsonl").read_text()[:-30])  # cut
-    assert asked(url + "report.json")[0] == 200
-    (path / "metrics.jsonl").write_text("garbage\n")  # the last good one stays
-    time.sleep(0.05)
-    assert asked(url + "report.json")[0] == 200
+    status, body = asked(url + "report.json")
+    assert status == 200
+    assert not json.loads(body)["trouble"]
+    config, metrics = ((path / name).read_text() for name in ("config.json", "metrics.jsonl"))
+    (path / "config.json").write_text("garbage\n")  # the last good one stays
+    (path / "metrics.jsonl").write_text(metrics[: metrics.rindex("\n") + 1])
+    after = json.loads(asked(url + "report.json")[1])
+    assert "config.json" in after["trouble"]
+    assert after["data"] == json.loads(body)["data"]
+    (path / "config.json").write_text(config)
+    assert not json.loads(asked(url + "report.json")[1])["trouble"]

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import math
 import random
 import subprocess
 import sys
@@ -23,9 +25,11 @@ from qtot.errors import QtotError
 from qtot.evaluation import comparison
 from qtot.reporting import tables
 from qtot.reporting.curves import POINTS, aligned, curve, curves, metric_names
+from qtot.reporting.episodes import read_checked
 from qtot.reporting.files import as_marl_eval
+from qtot.reporting.film import frames
 from qtot.reporting.page import as_script, make_report, render
-from qtot.reporting.read import read_runs
+from qtot.reporting.read import read_run, read_runs
 from small import small_config
 from test_hostile import other_bytes, other_json, patient
 from untrained import MEMORY, untrained
@@ -71,6 +75,7 @@ def test_intervals_are_those_of_rliable(shape: tuple[int, int]):
 
 
 def test_the_probability_of_improvement_is_that_of_rliable():
+    library = package("rliable.library", "test")
     metrics = package("rliable.metrics", "test")
     x, y = np.round(scores(6, 3, 1), 1), np.round(scores(8, 3, 2), 1)
     y[0] = x[0]  # some ties
@@ -80,10 +85,17 @@ def test_the_probability_of_improvement_is_that_of_rliable():
         by_task(x), by_task(y), [np.arange(6)[None]] * 3, [np.arange(8)[None]] * 3
     )
     assert whole == pytest.approx((found, found))
-    low, high = comparison.improvement_interval(
-        by_task(x), by_task(y), comparison.drawn(by_task(x)), comparison.drawn(by_task(y), seed=1)
-    )
-    assert low < found < high
+
+    def estimate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.array([metrics.probability_of_improvement(x, y)])
+
+    np.random.seed(5)
+    _, intervals = library.get_interval_estimates({"x,y": (x, y)}, estimate, reps=200)
+    np.random.seed(5)  # it draws of both in turn
+    drawn = [[np.random.choice(len(z), z.shape) for z in (x, y)] for _ in range(200)]
+    of_x, of_y = ([np.array([d[k][:, task] for d in drawn]) for task in range(3)] for k in range(2))
+    bounds = comparison.improvement_interval(by_task(x), by_task(y), of_x, of_y)
+    np.testing.assert_allclose(bounds, intervals["x,y"][:, 0], rtol=1e-12)
 
 
 def test_intervals_cover_what_they_should():
@@ -294,7 +306,7 @@ def test_the_numbers_lie_beside_the_page(tmp_path: Path):
         assert all(
             row[k] == "" for k in row if k not in want and k not in ("task", "method", "run")
         )
-    said = json.loads((tmp_path / "r.json").read_text())
+    said = json.loads((tmp_path / "r.tables.json").read_text())
     assert said["last_evaluation"][0]["seeds"] == [
         metrics[10]["eval/win_rate"],
         metrics[21]["eval/win_rate"],
@@ -409,6 +421,14 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path):
     assert "choose another --port" in got.err
 
 
+def test_a_page_may_be_called_as_what_it_shows(tmp_path: Path):
+    """What lies beside it is taken for no run's or sweep's own file."""
+    made_run(tmp_path / "run")
+    for name in ("sweep.html", "config.html", "sweep.html", "result.html"):
+        qtot.report(tmp_path / "run", tmp_path / name, episodes=0)
+    assert len(read_runs([tmp_path])) == 1
+
+
 def harmed(run: qtot.Run, tmp_path: Path, tries: int, seed: int) -> int:
     """Reports of run folders with damage; how many were refused."""
     rng, refused = random.Random(seed), 0
@@ -447,7 +467,86 @@ def whole(tmp_path: Path) -> qtot.Run:
 
 
 def test_harmed_folders_are_reported_or_refused(whole: qtot.Run, tmp_path: Path):
-    assert 10 < harmed(whole, tmp_path, 60, 0) <= 60
+    assert 10 < harmed(whole, tmp_path, 60, 0) < 60
+
+
+ODD: Any = (None, math.nan, math.inf, -1, 7, 2.5, 10**400, True, "x", [], {}, [[]], 1e300)
+
+
+def spoilt(facts: Any, rng: random.Random) -> Any:
+    """The same, with something odd in a place that chance decides."""
+    if not isinstance(facts, dict | list) or not facts or rng.random() < 0.2:
+        return rng.choice(ODD)
+    key: Any = rng.choice(list(facts)) if isinstance(facts, dict) else rng.randrange(len(facts))
+    if isinstance(facts, dict) and rng.random() < 0.15:
+        return {name: value for name, value in facts.items() if name != key}
+    other = facts.copy()
+    other[key] = spoilt(facts[key], rng)
+    return other
+
+
+def spoilt_array(array: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Another type, shape or value."""
+    value, place = rng.choice((math.nan, math.inf, -1, 99, 1e300)), rng.randrange(array.size)
+    if rng.random() < 0.5:
+        wide = array.astype(float if not math.isfinite(value) or value > 99 else array.dtype)
+        with np.errstate(all="ignore"):
+            np.put(wide, place, np.float64(value).astype(wide.dtype))
+        return wide
+    return rng.choice(
+        [array.astype(float), array > 0, array[:-1], array[..., None], array[:0], np.int64(array)]
+    )
+
+
+def spoilt_records(run: qtot.Run, tries: int, seed: int) -> int:
+    """Reports and films of records that are whole, and say something odd; how many were refused."""
+    rng, refused = random.Random(seed), 0
+    facts, arrays = run._folder.read_record(0)
+    for number in range(tries):
+        said, held = facts, dict(arrays)
+        if rng.random() < 0.5:
+            said = spoilt(facts, rng)
+        else:
+            name = rng.choice(list(arrays))
+            held[name] = spoilt_array(arrays[name], rng)
+        if not isinstance(said, dict):
+            continue
+        run._folder.record(0, said, held)
+        try:
+            with patient():
+                report = make_report([run.path])
+                if number % 10 == 0:
+                    render(report)
+                if report.data["episodes"]:
+                    read = read_run(run.path)
+                    drawn = frames(read, read_checked(read, 0), 0)
+                    assert all(itertools.islice(drawn, 1 if number % 10 else None))
+                else:
+                    refused += 1
+        except BaseException as error:
+            error.add_note(f"try {number} of seed {seed}: {said if said is not facts else name}")
+            raise
+    return refused
+
+
+RECORDED = ("predator_prey/4x4-2v1-p2-t6", "matrix/climbing", "probe/memory", "mpe/simple_spread")
+
+
+@pytest.mark.parametrize("env", RECORDED)
+def test_records_that_say_odd_things_are_drawn_or_refused(env: str, tmp_path: Path):
+    run = untrained(tmp_path / "run", small_config(env, **MEMORY))
+    (run.path / "metrics.jsonl").touch()
+    qtot.record(run, 1)
+    assert 5 < spoilt_records(run, 30, 0) < 30
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("env", RECORDED)
+def test_many_odd_records_are_drawn_or_refused(env: str, tmp_path: Path):
+    run = untrained(tmp_path / "run", small_config(env, **MEMORY))
+    (run.path / "metrics.jsonl").touch()
+    qtot.record(run, 1)
+    assert 50 < spoilt_records(run, 300, 1) < 300
 
 
 @pytest.mark.long
@@ -455,7 +554,7 @@ def test_harmed_folders_are_reported_or_refused(whole: qtot.Run, tmp_path: Path)
 def test_a_thousand_harmed_folders_are_reported_or_refused(
     whole: qtot.Run, tmp_path: Path, seed: int
 ):
-    assert 100 < harmed(whole, tmp_path, 1_000, seed) <= 1_000
+    assert 100 < harmed(whole, tmp_path, 1_000, seed) < 1_000
 
 
 def test_ten_long_runs_make_a_page_of_bounded_size(tmp_path: Path):

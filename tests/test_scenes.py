@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -102,6 +103,27 @@ def test_units_aim_at_whom_they_attacked():
         for k in range(5, 10):  # an enemy attacks allies
             assert look["target"][k] in (-1, 0, 1, 2, 3, 4)
     assert aimed > 2
+
+
+def test_units_stand_where_they_are_and_as_healthy():
+    task, hits = "smax/smacv2_5_units", 0
+    states, looked = played(task)[2], looks(task)
+    for state, look in zip(states, looked, strict=True):
+        places = np.stack([look["x"], look["y"]], 1)
+        np.testing.assert_array_equal(places, state.state.unit_positions)
+    for before, look in itertools.pairwise(looked):
+        if (before["shown"] == look["shown"]).all():  # the dead aim no more
+            hurt = np.flatnonzero(before["health"] - look["health"] > 1e-6)
+            assert set(hurt) <= set(look["target"])
+            hits += len(hurt)
+    assert hits > 5
+
+
+def test_particles_stand_where_the_world_has_them():
+    task = "mpe/simple_spread"
+    _, _, states, _ = played(task)
+    for state, look in zip(states, looks(task), strict=True):
+        np.testing.assert_array_equal(np.stack([look["x"], look["y"]], 1), state.p_pos)
 
 
 @JUMANJI

@@ -24,8 +24,9 @@ from qtot.presets import preset_config
 from qtot.process import prepare
 from qtot.pymarl.convert import Asked, import_run
 from qtot.recording import Recorded, record_run
-from qtot.reporting.files import write_report
+from qtot.reporting.files import check_page, write_report
 from qtot.reporting.page import make_report
+from qtot.reporting.sweeps import read_all
 from qtot.runs import Run
 from qtot.shipping import Parity, export_run
 from qtot.store.run_folder import RunFolder, Which, new_folder
@@ -256,18 +257,19 @@ def report(
             records none.
 
     Returns:
-        What was written: the page, ``.csv``, ``.json`` and ``.marl-eval.json``.
+        What was written: the page, ``.csv``, ``.tables.json`` and ``.marl-eval.json``.
 
     Raises:
         QtotError: a run is missing or damaged, or the page cannot be written.
     """
     if not isinstance(episodes, int) or episodes < 0:
         raise QtotError(f"episodes must be a whole number of at least 0, got {episodes!r}")
+    check_page(Path(out))
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     paths = [one.path if isinstance(one, Run) else Path(one) for one in several]
     known = {one.path: one for one in several if isinstance(one, Run)}
     notes = []
-    for group in make_report(paths).groups if episodes else ():
+    for group in read_all(paths)[0] if episodes else ():
         if any(r.folder.has_record(s.seed) for r in group.runs for s in r.seeds):
             continue
         first = group.runs[0]
@@ -310,9 +312,7 @@ def render(
     from qtot.reporting.read import read_run
 
     run = run if isinstance(run, Run) else load(run)
-    seed = run.seeds[0] if policy_seed is None else policy_seed
-    if seed not in run.seeds:
-        raise QtotError(f"run {run.path} has no seed {seed}; it has {list(run.seeds)}")
+    seed = run.seed_or_first(policy_seed)
     if not isinstance(fps, int | float) or not isinstance(episode, int) or episode < 0:
         raise QtotError(f"expected numbers, got fps {fps!r} and episode {episode!r}")
     check_film(Path(out), fps)
@@ -355,11 +355,9 @@ def play(
     """
     run = run if isinstance(run, Run) else load(run)
     _check_episodes(episodes, seed)
-    loaded: dict[Any, Run] = {}
-    others = {
-        name: one if isinstance(one, Run) else loaded.setdefault(str(one), load(one))
-        for name, one in (agents or {}).items()
-    }
+    given = agents or {}
+    loaded = {one: load(one) for one in given.values() if not isinstance(one, Run)}
+    others = {n: one if isinstance(one, Run) else loaded[one] for n, one in given.items()}
     return play_run(
         run,
         episodes,

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 
 from qtot.config import products
-from qtot.core.methods import method
 from qtot.envs import make_env
 from qtot.envs.host.frames import drawing
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.evaluation.episodes import FRESH
-from qtot.evaluation.insight import Certificate, certify, insights
+from qtot.evaluation.insight import certify, insights
 from qtot.evaluation.witness import Asked, Witnessed, witness_in_graph, witness_on_host
 from qtot.runs import Run
+from qtot.store.records import Certificate
 from qtot.training.world import World
 
 CERTIFIED = 32
@@ -101,17 +101,11 @@ def _written(run: Run, spec: EnvSpec, asked: Asked, seen: Witnessed) -> Recorded
         arrays["frames"] = seen.frames[:last]
     scene = seen.scene
     facts = {
-        "env": spec.name,
-        "algo": run.config.algo,
         "seed": seed,
         "which": run.which,
-        "index": asked.start[1] - FRESH,
         "params": run.digest(seed),
         "agents": spec.agents,
-        "n_actions": spec.n_actions,
         "action_meanings": spec.action_meanings,
-        "obs_sizes": spec.obs_sizes,
-        "on_policy": method(run.config.algo).on_policy,
         "scene": None
         if scene is None
         else {

@@ -56,15 +56,24 @@ class Run:
         """The closing table, one row per seed; empty when the run was stopped early."""
         return self._folder.result()
 
+    def seed_or_first(self, seed: int | None) -> int:
+        """One of its seeds.
+
+        Raises:
+            QtotError: it has no such.
+        """
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.seeds:
+            raise QtotError(f"run {self.path} has no seed {seed}; it has {list(self.seeds)}")
+        return seed
+
     def params(self, seed: int | None = None) -> PolicyParams:
         """Networks (agents and mixer) and statistics of one seed.
 
         Raises:
             QtotError: no such seed here, or its file is missing or damaged.
         """
-        seed = self.seeds[0] if seed is None else seed
-        if seed not in self.seeds:
-            raise QtotError(f"run {self.path} has no seed {seed}; it has {list(self.seeds)}")
+        seed = self.seed_or_first(seed)
         self.check_module()
         try:
             template = jax.eval_shape(lambda: PolicyParams.of(self.learner.init(jax.random.key(0))))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from qtot.commands.flags import PolicySeed, Process, RunEnv, RunPath, Runs, Trust
+from qtot.commands.flags import PolicySeed, Process, RunEnv, RunPath, Runs, Trust, Which
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Report(Process):
 
     runs: Runs
     out: Annotated[str, arg(metavar="FILE")] = "report.html"
-    """the page; its numbers are written beside it, as .csv, .json and .marl-eval.json"""
+    """the page; its numbers are written beside it, as .csv, .tables.json and .marl-eval.json"""
     episodes: int = 2
     """recorded now where none were, of the first seed of every method on a task; 0: none"""
 
@@ -56,8 +56,9 @@ class Render(Process):
     out: Annotated[str, arg(metavar="FILE")]
     """.gif, or .mp4 (with qtot[video])"""
     episode: int = 0
-    """number of the episode, of those that 'qtot eval --record' recorded; recorded now if none
-    were"""
+    """number of the episode, of those that 'qtot eval --record' recorded; recorded now if none of
+    these parameters were"""
+    which: Which = "last"
     policy_seed: PolicySeed = None
     fps: float = 8.0
     """steps per second"""
@@ -69,7 +70,7 @@ class Render(Process):
         self.prepare()
         from qtot.api import load, render
 
-        run = load(self.run, trust=self.trust)
+        run = load(self.run, which=self.which, trust=self.trust)
         frames = render(
             run,
             self.out,

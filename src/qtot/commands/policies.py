@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from qtot.commands.flags import PolicySeed, Process, RunEnv, RunPath, Switch, Trust, Which
+from qtot.errors import QtotError
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Evaluate(Process):
 
     def execute(self) -> int:
         """Plays and prints."""
+        if self.record < 0:
+            raise QtotError(f"--record must be a whole number of at least 0, got {self.record}")
         self.prepare()
         from qtot.api import evaluate, load, record
         from qtot.evaluation.table import print_evaluation, print_records

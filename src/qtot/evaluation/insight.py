@@ -22,6 +22,7 @@ from qtot.core.methods import method
 from qtot.core.mixers.base import MixerInputs
 from qtot.core.networks import Networks
 from qtot.core.unroll import Unrolled, previous_actions, scrub, unroll_all
+from qtot.store.records import Certificate
 from qtot.types import Batch, SequenceStart, Slots
 
 MOST_JOINT = 4096
@@ -148,45 +149,19 @@ def _td_error(learner: Learner, slots: Slots, value: Array, following: Array) ->
 # Monotonicity ---------------------------------------------------------------------------------
 
 
-class Certificate(NamedTuple):
-    """Whether decentralised greedy actions are jointly greedy, in the states of some episodes."""
-
-    states: int
-    """in which the slopes below were taken"""
-    smallest_credit: float | None
-    """of ∂Q_tot/∂Q_a, over agents and states; None where nothing is mixed"""
-    negative: float | None
-    """share of agents and states in which it is below 0"""
-    monotone: bool | None
-    """whether the mixer is made to be"""
-    tried: int
-    """states in which all joint actions were tried; 0 where there are too many, or no value of
-    them"""
-    joint_actions: int
-    """of a state, legal or not"""
-    agree: float | None
-    """share of them in which everyone's own argmax has the largest Q_tot"""
-    gap: float | None
-    """the largest amount by which it falls short"""
-    agree_joint: float | None
-    """the same by the unrestricted critic of weighted QMIX or QTRAN; None where there is none"""
-    gap_joint: float | None
-
-
 def certify(
     learner: Learner, params: PolicyParams, slots: Slots, said: dict[str, Any]
 ) -> Certificate:
     """Over the transitions of episodes ``[T, E, ...]``, of which ``insights`` said so much."""
     where: Any = np.argwhere(np.asarray(slots.valid))
     many = learner.n_actions**learner.n_agents
-    found = Certificate(len(where), None, None, None, 0, many, *[None] * 4)
+    found = Certificate(len(where), None, None, 0, many, *[None] * 4)
     if "credit" not in said:
         return found
     credit = np.asarray(said["credit"])[np.asarray(slots.valid)]
     found = found._replace(
         smallest_credit=float(credit.min()),
         negative=float((credit < 0).mean()),
-        monotone=bool(getattr(params.online.mixer, "monotone")),  # noqa: B009 (of every mixer)
     )
     if many > MOST_JOINT:
         return found

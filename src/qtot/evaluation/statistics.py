@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -23,20 +22,13 @@ def iqm_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median; a point for a single value."""
-    return _interval(values, lambda x, axis: np.median(x, axis=axis), level)
-
-
-def _interval(
-    values: Sequence[float], statistic: Callable[..., Any], level: float
-) -> tuple[float, float]:
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the median; a point for a single value."""
     if len(values) < 2:
         return float(values[0]), float(values[0])
     result = stats.bootstrap(
         (np.asarray(values, float),),
-        statistic,
-        confidence_level=level,
+        np.median,
         n_resamples=2_000,
         method="percentile",
         rng=np.random.default_rng(0),

@@ -105,11 +105,11 @@ def curves(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Those of every group, metric and axis."""
     names = metric_names(groups)
     out = []
-    for index, group in enumerate(groups):
+    for group in groups:
         lines: dict[str, dict[str, Any]] = {}
         for name in names:
             by_axis = {axis: curve(group.seeds, name, axis) for axis in AXES}
             if by_axis["env_steps"] is not None:
                 lines[name] = by_axis
-        out.append({"group": index, "task": group.task, "label": group.label, "lines": lines})
+        out.append({"task": group.task, "label": group.label, "lines": lines})
     return out

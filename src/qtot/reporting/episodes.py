@@ -16,11 +16,9 @@ from qtot.core.methods import method
 from qtot.envs.scenes import LOOKS
 from qtot.errors import QtotError
 from qtot.reporting.read import ReadRun
-from qtot.store.records import SAID
+from qtot.store.records import SAID, Certificate
 from qtot.store.run_folder import Which
 
-BUDGET = 8_000_000
-"""characters that episodes may take of a page"""
 MOST_FEATURES = 64
 """of an observation, drawn where there is nothing else to see"""
 GROUNDS = ("plane", "grid", "table")
@@ -38,19 +36,9 @@ class Record(NamedTuple):
         return len(self.arrays["lengths"])
 
     @property
-    def certificate(self) -> dict[str, Any]:
-        """What ``evaluation.insight.Certificate`` says."""
-        return self.facts["certificate"]
-
-
-def read_records(run: ReadRun) -> list[Record]:
-    """Of all seeds of a run that were recorded.
-
-    Raises:
-        QtotError: one is damaged.
-    """
-    there = [seed.seed for seed in run.seeds if run.folder.has_record(seed.seed)]
-    return [read_checked(run, seed) for seed in there]
+    def certificate(self) -> Certificate:
+        """Of the states of more episodes, perhaps."""
+        return Certificate(**self.facts["certificate"])
 
 
 def read_checked(run: ReadRun, seed: int) -> Record:
@@ -62,7 +50,7 @@ def read_checked(run: ReadRun, seed: int) -> Record:
     facts, arrays = run.folder.read_record(seed)
     try:
         _check(run, facts, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise QtotError(
             f"the record of seed {seed} of {run.path} is damaged ({str(error)[:200]}); record "
             f"anew: qtot eval {run.path} --record 4"
@@ -114,7 +102,8 @@ def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
         be(part != "info" or array.shape == (many,), name)
     for name in ("slots/action", "said/greedy"):
         array = arrays[name]
-        be(array.dtype.kind in "iu" and 0 <= array.min() <= array.max() < sizes["A"], name)
+        be(array.dtype.kind in "iu", name)
+        be(((array >= 0) & (array < np.array(spec.n_actions))).all(), name)
     lengths = arrays["lengths"]
     be(lengths.shape == (many,) and 1 <= lengths.min() <= lengths.max() < slots, "lengths")
     be(arrays["returns"].shape == (many,), "returns")
@@ -122,9 +111,7 @@ def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
     if frames is not None:
         be(frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] == 3, "frames")
         be(frames.size and len(frames) <= slots, "frames")
-    said = facts["certificate"]
-    be(said.keys() == CERTIFIED, "certificate")
-    be(all(x is None or (abs(x) < LARGEST) for x in said.values()), "certificate")
+    _check_certificate(Certificate(**facts["certificate"]))
     for name in ("said/td_error", "said/table", "look/payoffs"):
         if name in arrays:
             be(arrays[name].ndim <= 3, name)
@@ -137,19 +124,23 @@ def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
         facts["scene"] = _scene(facts["scene"], arrays, spec.n_agents)
 
 
-CERTIFIED = {
-    "states",
-    "smallest_credit",
-    "negative",
-    "monotone",
-    "tried",
-    "joint_actions",
-    "agree",
-    "gap",
-    "agree_joint",
-    "gap_joint",
-}
-LARGEST = 1e15
+def _check_certificate(said: Certificate) -> None:
+    counts = (said.states, said.tried, said.joint_actions)
+    pairs = (
+        (said.smallest_credit, said.negative),
+        (said.agree, said.gap),
+        (said.agree_joint, said.gap_joint),
+    )
+    fine = all(isinstance(x, int) and x >= 0 for x in counts)
+    for one, other in pairs:
+        if one is None or other is None:
+            fine = fine and one is other
+        else:
+            fine = fine and math.isfinite(one) and math.isfinite(other)
+    if not fine:
+        raise ValueError("certificate")
+
+
 WIDEST = 1e4
 """of a ground, from side to side"""
 
@@ -167,6 +158,9 @@ def _scene(scene: Any, arrays: dict[str, np.ndarray], agents: int) -> dict[str, 
     fine = fine and (scene["ground"] == "table" or len(things) >= agents)
     for name in ("x", "y", "shown") if scene["ground"] != "table" else ("payoffs",):
         fine = fine and f"look/{name}" in arrays
+    for name, kinds in (("x", "if"), ("y", "if"), ("target", "i")):
+        array = arrays.get(f"look/{name}", np.zeros(0, int))
+        fine = fine and array.dtype.kind in kinds and np.isfinite(array).all()
     for name in LOOKS:
         array = arrays.get(f"look/{name}")
         if array is not None and name != "payoffs":
@@ -190,7 +184,6 @@ def episode(record: Record, index: int) -> dict[str, Any]:
     looks = {name: of(f"look/{name}") for name in LOOKS}
     out = {
         "seed": facts["seed"],
-        "index": index,
         "length": length,
         "return": _shortest(float(arrays["returns"][index])),
         "info": {
@@ -282,9 +275,3 @@ def _meanings(facts: dict[str, Any], n_actions: Sequence[int]) -> Any:
     if not isinstance(said, list) or [len(x) for x in said] != list(n_actions):
         return ()
     return said if all(isinstance(x, str) for row in said for x in row) else ()
-
-
-def size_of(record: Record) -> int:
-    """Characters that an episode takes on a page, about."""
-    each = sum(x.size for name, x in record.arrays.items() if "/" in name and x.ndim > 1)
-    return 6 * each // max(record.episodes, 1)

@@ -18,21 +18,34 @@ from qtot.reporting.read import Group, Seed
 from qtot.store.files import make_folder, write_atomic
 
 
+def check_page(out: Path) -> None:
+    """Before episodes are recorded for it.
+
+    Raises:
+        QtotError: another ending, or a place where others write.
+    """
+    if out.suffix != ".html":
+        raise QtotError(f"expected a page that ends in .html, got {str(out)!r}")
+    try:
+        taken = any((out.parent / name).exists() for name in ("config.json", "sweep.json"))
+    except OSError as error:
+        raise QtotError(f"cannot write {out} ({error.strerror}); choose another --out") from None
+    if taken:
+        raise QtotError(f"{out.parent} is a run's or a sweep's own folder; choose another --out")
+
+
 def write_report(report: Report, out: Path) -> list[Path]:
-    """The page at ``out``, and beside it ``.csv`` (every row of the metrics), ``.json`` (the
-    tables) and ``.marl-eval.json`` (evaluations in the form that marl-eval reads).
+    """The page at ``out``, and beside it ``.csv`` (every row of the metrics), ``.tables.json``
+    and ``.marl-eval.json`` (evaluations in the form that marl-eval reads).
 
     Raises:
         QtotError: they cannot be written.
     """
-    if out.suffix != ".html":
-        raise QtotError(f"expected a page that ends in .html, got {str(out)!r}")
-    if any((out.parent / name).exists() for name in ("config.json", "sweep.json")):
-        raise QtotError(f"{out.parent} is a run's or a sweep's own folder; choose another --out")
+    check_page(out)
     files = {
         out: render(report),
         out.with_suffix(".csv"): as_csv(report.groups),
-        out.with_suffix(".json"): json.dumps(as_json(report.groups), indent=1),
+        out.with_suffix(".tables.json"): json.dumps(as_json(report), indent=1),
         out.with_suffix(".marl-eval.json"): json.dumps(as_marl_eval(report.groups), indent=1),
     }
     make_folder(out.parent)
@@ -61,8 +74,9 @@ def as_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def as_json(groups: Sequence[Group]) -> dict[str, Any]:
+def as_json(report: Report) -> dict[str, Any]:
     """The numbers of the page's tables."""
+    groups = report.groups
     finals = [
         {
             "task": x.group.task,
@@ -74,7 +88,7 @@ def as_json(groups: Sequence[Group]) -> dict[str, Any]:
             "seeds": x.values,
             "env_steps": x.steps,
         }
-        for x in tables.finals(groups)
+        for x in report.finals
     ]
     reached = []
     for task, its in tables.tasks_of(groups).items():
@@ -83,12 +97,11 @@ def as_json(groups: Sequence[Group]) -> dict[str, Any]:
             for x in tables.reached(group, metric, tables.thresholds_of(its, metric)):
                 known = {k: None if v == float("inf") else v for k, v in x._asdict().items()}
                 reached.append({"task": task, "method": group.label, "metric": metric, **known})
-    by_method = tables.scores(groups)
     return {
         "last_evaluation": finals,
         "time_to": reached,
-        "probability_of_improvement": [x._asdict() for x in tables.improvements(by_method)],
-        "performance_profile": tables.profiles(by_method),
+        "probability_of_improvement": [x._asdict() for x in report.improvements],
+        "performance_profile": report.profiles,
         "runs": [
             {
                 "run": str(run.path),

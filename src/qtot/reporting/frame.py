@@ -29,11 +29,11 @@ class Frame:
         self.image = Image.new("RGB", (size[0] * FINER, size[1] * FINER), PAPER)
         self.pen = ImageDraw.Draw(self.image, "RGBA")
         self.final = t >= shown["length"]
+        self.pictured: Image.Image | None = None
         self.box(0, 0, SIDE, SIDE, GROUND)
 
     def done(self) -> Image.Image:
         """The picture."""
-        self.pictured = getattr(self, "pictured", None)
         small = self.image.resize(self.size, Image.Resampling.LANCZOS)
         if self.pictured is not None:
             small.paste(self.pictured, (0, 0))
@@ -110,6 +110,8 @@ class Frame:
             self.box(x - r, y - r, x + r, y + r, None, outline=GREY, width=FINER)
         elif kind in ("food", "prey", "landmark"):
             corners = [(x, y - r), (x + r, y), (x, y + r), (x - r, y)]
+            if kind == "landmark":
+                corners = [(x, y - 1.3 * r), (x + 1.2 * r, y + 0.9 * r), (x - 1.2 * r, y + 0.9 * r)]
             self.pen.polygon([(a * FINER, b * FINER) for a, b in corners], fill=tone)
         else:
             round_ = [FINER * v for v in (x - r, y - r, x + r, y + r)]
@@ -221,7 +223,7 @@ class Frame:
                     AGENTS[i % len(AGENTS)],
                 )
                 self.text(left + 235, y + 15, number(credit[t][i], 3), SOFT, 11)
-        so_far = sum(shown["reward"][:t])
+        so_far = sum(reward or 0.0 for reward in shown["reward"][:t])
         words = f"step {t} of {shown['length']}    return {so_far:.4g}"
         if "q_tot" in shown and not self.final:
             words += f"    Q_tot {number(shown['q_tot'][t], 3)}"

@@ -15,17 +15,19 @@ from markupsafe import Markup
 from qtot import __version__
 from qtot.reporting import curves, rows, tables
 from qtot.reporting.gallery import gallery
-from qtot.reporting.read import Group, read_runs
-from qtot.reporting.sweeps import lines, read_sweeps, runs_of, table
-from qtot.store.sweep_folder import Sweep
+from qtot.reporting.read import Group
+from qtot.reporting.sweeps import lines, read_all, table
 
 SCRIPTS = ("charts", "drawing", "viewer", "start")
 
 
 class Report(NamedTuple):
-    """What a page is made of."""
+    """What a page is made of, and what lies beside it."""
 
     groups: list[Group]
+    finals: list[tables.Final]
+    improvements: list[tables.Improvement]
+    profiles: list[dict[str, Any]]
     context: dict[str, Any]
     """for the templates"""
     data: dict[str, Any]
@@ -38,15 +40,14 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
     Raises:
         QtotError: one is missing or damaged.
     """
-    sweeps = read_sweeps(paths)
-    runs = [*_without(paths, sweeps), *(run for x in sweeps for run in runs_of(x))]
-    groups = read_runs(runs) if runs or not sweeps else []
+    groups, sweeps = read_all(paths)
     labels = [group.label for group in groups]
     colours = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     names = curves.metric_names(groups)
     metrics = [{"name": n, "title": curves.title(n), "about": curves.about(n)} for n in names]
     by_method = tables.scores(groups)
-    compared = len(by_method) > 1
+    profiles = tables.profiles(by_method) if len(by_method) > 1 else []
+    improvements = tables.improvements(by_method)
     shown = gallery(groups)
     data = {
         "labels": labels,
@@ -55,7 +56,7 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
         "axes": curves.AXES,
         "curves": curves.curves(groups),
         "sweeps": [lines(sweep) for sweep in sweeps],
-        "profiles": tables.profiles(by_method) if compared else [],
+        "profiles": profiles,
         "stages": shown.stages,
         "episodes": shown.episodes,
     }
@@ -73,8 +74,8 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
         "reached": [
             block for task, its in tasks.items() if (block := rows.reached(task, its, groups))
         ],
-        "improvements": [rows.improvement(x) for x in tables.improvements(by_method)],
-        "overall": rows.overall(by_method) if compared else [],
+        "improvements": [rows.improvement(x) for x in improvements],
+        "overall": rows.overall(by_method) if len(by_method) > 1 else [],
         "episodes": shown.names,
         "episode_notes": [*notes, *shown.notes],
         "certificates": shown.certificates,
@@ -83,11 +84,7 @@ def make_report(paths: Sequence[Path], notes: Sequence[str] = ()) -> Report:
         "versions": rows.versions(groups),
         **rows.settings(groups),
     }
-    return Report(groups, context, data)
-
-
-def _without(paths: Sequence[Path], sweeps: Sequence[Sweep]) -> list[Path]:
-    return [path for path in paths if all(path != sweep.path for sweep in sweeps)]
+    return Report(groups, finals, improvements, profiles, context, data)
 
 
 def render(report: Report, *, live: float | None = None) -> str:

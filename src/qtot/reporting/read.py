@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from qtot.config import TrainConfig
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
+from qtot.reporting.wording import setting
 from qtot.store.run_folder import RunFolder
 
 Row = dict[str, Any]
@@ -56,12 +58,12 @@ class ReadRun:
         """Whether it took all its steps."""
         return all(seed.result is not None for seed in self.seeds)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration, flat: dotted names."""
         return flat(asdict(self.config))
 
-    @property
+    @cached_property
     def method(self) -> dict[str, Any]:
         """What of it makes a method."""
         return {
@@ -169,21 +171,13 @@ def _tell_apart(groups: Sequence[Group]) -> None:
     """Groups of one task and algorithm are called by what differs between them."""
     taken: dict[str, int] = {}
     for group in groups:
-        same = [other for other in groups if other.algo == group.algo]
+        same = [other.runs[0].method for other in groups if other.algo == group.algo]
         mine = group.runs[0].method
-        differs = [
-            name
-            for name, value in mine.items()
-            if any(other.runs[0].method.get(name) != value for other in same)
-        ]
-        said = [f"{name}={_short(mine[name])}" for name in differs[:3]]
+        differs = [n for n, value in mine.items() if any(other.get(n) != value for other in same)]
+        said = [f"{name}={setting(mine[name], 4)}" for name in differs[:3]]
         label = " ".join([group.algo, *said, *(["..."] if len(differs) > 3 else [])])
         taken[label] = taken.get(label, 0) + 1
         group.label = label if taken[label] == 1 else f"{label} #{taken[label]}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _without_doubles(group: Group) -> None:

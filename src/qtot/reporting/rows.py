@@ -144,7 +144,7 @@ def run(run: ReadRun, group: Group) -> dict[str, Any]:
         for name, value in result.items()
         if name.startswith("share/") and value is not None
     }
-    taken = steps * len(run.seeds)
+    taken = steps * run.config.seeds
     peak = result.get("peak_gib")
     return {
         "path": str(run.path),

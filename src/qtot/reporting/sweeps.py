@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qtot.reporting.read import Group, read_runs
 from qtot.reporting.wording import number, setting
 from qtot.store.sweep_folder import Sweep, is_sweep, read_sweep
 
@@ -13,16 +14,19 @@ BEST = 5
 """trials whose curves are drawn, too"""
 
 
-def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
-    """Those of the folders that are sweeps.
+def read_all(paths: Sequence[Path]) -> tuple[list[Group], list[Sweep]]:
+    """The runs, with those of the sweeps among them that are shown as runs; and the sweeps.
 
     Raises:
-        QtotError: one is damaged.
+        QtotError: one is missing or damaged.
     """
-    return [read_sweep(path) for path in paths if is_sweep(path)]
+    sweeps = [read_sweep(path) for path in paths if is_sweep(path)]
+    alone = [path for path in paths if all(path != sweep.path for sweep in sweeps)]
+    runs = [*alone, *(run for sweep in sweeps for run in _runs_of(sweep))]
+    return read_runs(runs) if runs or not sweeps else [], sweeps
 
 
-def runs_of(sweep: Sweep) -> list[Path]:
+def _runs_of(sweep: Sweep) -> list[Path]:
     """Run folders of its best trials, and of those under way where none is finished."""
     trials = sweep.ranked()[:BEST] or list(sweep.trials[:BEST])
     paths = [sweep.run_path(trial) for trial in trials]

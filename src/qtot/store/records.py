@@ -13,7 +13,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,11 +39,34 @@ SAID: dict[str, str] = {
 }
 """what the networks say of E episodes over T slots, as far as the method has it"""
 
-FORMAT = 1
+FORMAT = 2
 LARGEST = 2**30
 """bytes of a file that is read"""
 KINDS = "biuf"
 """of numbers"""
+
+
+class Certificate(NamedTuple):
+    """Whether decentralised greedy actions are jointly greedy, in the states of some episodes."""
+
+    states: int
+    """in which the slopes below were taken"""
+    smallest_credit: float | None
+    """of ∂Q_tot/∂Q_a, over agents and states; None where nothing is mixed"""
+    negative: float | None
+    """share of agents and states in which it is below 0"""
+    tried: int
+    """states in which all joint actions were tried; 0 where there are too many, or no value of
+    them"""
+    joint_actions: int
+    """of a state, legal or not"""
+    agree: float | None
+    """share of them in which everyone's own argmax has the largest Q_tot"""
+    gap: float | None
+    """the largest amount by which it falls short"""
+    agree_joint: float | None
+    """the same by the unrestricted critic of weighted QMIX or QTRAN; None where there is none"""
+    gap_joint: float | None
 
 
 def write_record(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -56,15 +56,8 @@ def grid(rows: int, columns: int) -> tuple[float, float, float, float]:
     return -0.5, rows - 0.5, columns - 0.5, -0.5
 
 
-_FAMILIES = {
-    "smax": "smax",
-    "mpe": "mpe",
-    "predator_prey": "predator_prey",
-    "lbf": "lbf",
-    "rware": "rware",
-    "matrix": "matrix",
-}
-"""where the scene of a family is made: ``module.scene(env)``, ``env`` being a ``module.OF``"""
+_FAMILIES = ("smax", "mpe", "predator_prey", "lbf", "rware", "matrix")
+"""that have a module of that name, with ``scene(env)`` for an ``env`` that is a ``module.OF``"""
 
 
 def scene_of(env: Any) -> Scene | None:
@@ -72,5 +65,5 @@ def scene_of(env: Any) -> Scene | None:
     family = env.spec.name.partition("/")[0]
     if family not in _FAMILIES:
         return None
-    module = importlib.import_module(f"{__name__}.{_FAMILIES[family]}")
+    module = importlib.import_module(f"{__name__}.{family}")
     return module.scene(env) if isinstance(env, module.OF) else None  # one's own may be called so

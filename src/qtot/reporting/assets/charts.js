@@ -32,7 +32,7 @@ function layout(x, y, more) {
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") } },
     hovermode: "x unified",
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
-    legend: { orientation: "h", y: -0.22 },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" },
     xaxis: Object.assign({}, axis, { title: { text: x, standoff: 8 } }),
     yaxis: Object.assign({}, axis, { title: { text: y, standoff: 8 } }),
   }, more);

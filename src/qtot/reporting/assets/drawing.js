@@ -1,8 +1,6 @@
 "use strict";
 // One step of an episode on a canvas: a plane or a grid with things on it, or bars of what is seen.
 
-function agentColour(i) { return colour(i); }
-
 const MARKS = { enemy: "#8a8f96", landmark: "#8a8f96", prey: "#b5651d", food: "#4d8a3a", shelf: "#8a8f96", goal: "#8a8f96" };
 
 function drawStep(canvas, stage, episode, t, lit) {
@@ -39,7 +37,7 @@ function drawStep(canvas, stage, episode, t, lit) {
 }
 
 const rank = (thing) => ["goal", "landmark", "shelf", "food", "prey", "enemy", "agent"].indexOf(thing.kind);
-const tint = (spot, n) => (spot.k < n ? agentColour(spot.k) : MARKS[spot.thing.kind] || "#8a8f96");
+const tint = (spot, n) => (spot.k < n ? colour(spot.k) : MARKS[spot.thing.kind] || "#8a8f96");
 
 function drawCells(g, px, py, [left, bottom, right, top]) {
   g.strokeStyle = css("--line");
@@ -112,7 +110,7 @@ function drawObservations(g, stage, episode, t, lit, size, canvas) {
     canvas.things.push({ k: i, x: size / 2, y: middle, r: size / 2, row: true });
     g.fillStyle = lit === i ? css("--ground") : css("--panel");
     g.fillRect(0, middle - ROW / 2 + 2, size, ROW - 4);
-    g.fillStyle = agentColour(i);
+    g.fillStyle = colour(i);
     values.forEach((v, j) => {
       const high = (v / largest) * (ROW / 2 - 5);
       g.fillRect(8 + j * wide, Math.min(middle, middle - high), Math.max(wide - 1, 1), Math.max(Math.abs(high), 0.75));

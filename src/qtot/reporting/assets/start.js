@@ -15,7 +15,6 @@ function begin() {
   const home = document.getElementById("viewer"), choice = document.getElementById("episode");
   viewer = home && report.episodes.length ? new Viewer(home, report) : null;
   if (viewer && choice && Number(choice.value)) viewer.open(Number(choice.value));
-  window.qtotViewer = viewer;
   listen();
 }
 

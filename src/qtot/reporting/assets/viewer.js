@@ -5,7 +5,7 @@
 const el = (name, attributes = {}, ...children) => {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (key in made && key !== "list") made[key] = value; else made.setAttribute(key, value);
+    if (key in made) made[key] = value; else made.setAttribute(key, value);
   }
   made.append(...children);
   return made;
@@ -169,7 +169,7 @@ class Viewer {
     for (const th of row.children) if (titles[th.textContent]) th.title = titles[th.textContent];
     this.rows = stage.agents.map((name, i) => {
       const swatch = el("i", { className: "swatch" });
-      swatch.style.background = agentColour(i);
+      swatch.style.background = colour(i);
       const values = el("div", { className: "values" });
       for (let u = 0; u < stage.n_actions[i]; u++) {
         const bar = el("i");
@@ -284,7 +284,7 @@ class Viewer {
 
   strips() {
     const { episode: e, stage } = this, n = stage.agents.length, out = [];
-    const agents = (values) => stage.agents.map((name, i) => ({ name, agent: i, values: values.map((row) => row[i]), tone: agentColour(i) }));
+    const agents = (values) => stage.agents.map((name, i) => ({ name, agent: i, values: values.map((row) => row[i]), tone: colour(i) }));
     if (e.q_tot) out.push({ title: "Q_tot", lines: [{ name: "Q_tot", values: e.q_tot, tone: css("--ink"), wide: 2 }, { name: "bias", values: e.bias, tone: css("--soft"), dash: "4 3" }, ...(e.q_joint ? [{ name: "joint critic", values: e.q_joint, tone: css("--accent"), dash: "2 2" }] : [])] });
     else if (!stage.on_policy) out.push({ title: "Qₐ of the action taken", lines: agents(e.q.map((row, t) => row.map((q, i) => q[e.action[t][i]]))) });
     if (e.credit) out.push({ title: "credit ∂Q_tot/∂Qₐ", lines: agents(e.credit), zero: true });
