@@ -37,6 +37,7 @@ from qtot.sweeping.search import Settings
 from qtot.sweeping.shown import command_of
 from qtot.sweeping.suggest import importance, suggest
 from qtot.sweeping.value import lags
+from qtot.validation import validate
 from test_hostile import WEIRD, patient, places, put
 
 package("optuna", "sweep")
@@ -144,6 +145,26 @@ def test_a_searched_method_has_its_own_defaults_and_the_flags_that_were_given():
     expected = preset_config("matrix/two_step", "coma")
     assert expected.data == "online" != base.data
     assert coma == replace(expected, steps=77, mixer=replace(expected.mixer, embed=3))
+
+
+@pytest.mark.parametrize(
+    ("env", "data", "params", "own"),
+    [
+        ("matrix/two_step", "online", {"algo": "coma"}, ("coma", "default", "online")),
+        ("matrix/two_step", "online", {"preset": "paper"}, ("qmix", "paper", "online")),
+        ("smax/3m", "replay", {"data": "online"}, ("qmix", "default", "online")),
+        ("smax/3m", "replay", {"algo": "vdn"}, ("vdn", "default", "replay")),
+        ("smax/3m", "online", {"data": "replay"}, ("qmix", "default", "replay")),
+    ],
+)
+def test_what_came_with_the_data_is_no_flag_that_was_given(
+    env: str, data: str, params: dict[str, Any], own: tuple[str, str, str]
+):
+    """``--data`` decides defaults, too: a trial with other data, or another method, has its own."""
+    base = replace(preset_config(env, data=data), steps=77)
+    config = trial_config(base, params)
+    assert config == validate(replace(preset_config(env, *own), steps=77))
+    assert _command(shlex.split(command_of(config))[1:]).config == config  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_words_of_every_kind():
