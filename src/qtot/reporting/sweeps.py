@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qtot.reporting.wording import number, setting
+from qtot.store.run_folder import is_run
 from qtot.store.sweep_folder import Sweep, is_sweep, read_sweep
 
 BEST = 5
@@ -23,10 +24,14 @@ def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
 
 
 def runs_of(sweep: Sweep) -> list[Path]:
-    """Run folders of its best trials, and of those under way where none is finished."""
+    """Run folders of its best trials, and of those under way where none is finished.
+
+    Raises:
+        QtotError: one is a link, or cannot be looked at.
+    """
     trials = sweep.ranked()[:BEST] or list(sweep.trials[:BEST])
     paths = [sweep.run_path(trial) for trial in trials]
-    return [path for path in paths if (path / "config.json").is_file()]
+    return [path for path in paths if is_run(path)]
 
 
 def table(sweep: Sweep) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from qtot.config import TrainConfig
 from qtot.errors import QtotError
 from qtot.space import Space, differences
 from qtot.store.files import make_folder
+from qtot.store.run_folder import is_run
 from qtot.store.sweep_folder import Goal, Sweep, held, is_sweep, read_sweep, write_sweep
 from qtot.sweeping.search import Search, Settings
 from qtot.sweeping.suggest import optuna
@@ -37,8 +38,8 @@ def sweep(
         prune: stop trials that are worse than most.
 
     Raises:
-        QtotError: something here is impossible, ``path`` holds another sweep or cannot be written,
-            or trial after trial fails.
+        QtotError: something here is impossible, ``path`` holds a run or another sweep, or cannot
+            be written, or trial after trial fails.
         KeyboardInterrupt: after every trial has been saved.
     """
     for name, count in (("trials", settings.trials), ("jobs", settings.jobs)):
@@ -46,6 +47,8 @@ def sweep(
             raise QtotError(f"--{name} must be a whole number of at least 1, got {count}")
     check_metric(metric)
     optuna()
+    if is_run(path) and not is_sweep(path):
+        raise QtotError(f"{path} holds a run; choose another --out")
     asked = Sweep(make_folder(path), config, space, metric, goal, prune)
     with held(path):
         if is_sweep(path):
