@@ -27,7 +27,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from command import run
-from extras import package
+from extras import needs, package
 from made_runs import made_run
 from qtot.cli import _command
 from qtot.config import TrainConfig, nested_replace
@@ -43,6 +43,7 @@ from qtot.sweeping.search import Settings
 from qtot.sweeping.shown import Screen, command_of
 from qtot.sweeping.suggest import importance, suggest
 from qtot.sweeping.value import curve, lags, worth
+from qtot.tracking.record import Record
 from qtot.validation import validate
 from test_hostile import WEIRD, patient, places, put
 
@@ -267,11 +268,16 @@ def test_help_mistakes_and_reading_load_neither_jax_nor_optuna(tmp_path: Path):
     assert done.stderr.splitlines()[-1] == "[0, 2, 2] set()"
 
 
-def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    got = run(f"sweep --out {tmp_path / 'a'} --space mixer.embed=1,2")
+@pytest.mark.parametrize(
+    ("module", "extra"), [("optuna", "sweep"), ("tensorboardX", "tensorboard")]
+)
+def test_without_a_package_its_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, extra: str
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    got = run(f"sweep --out {tmp_path / 'a'} --track tensorboard --space mixer.embed=1,2")
     assert (got.code, got.err.count("\n")) == (2, 1)
-    assert "pip install 'qtot[sweep]'" in got.err
+    assert f"pip install 'qtot[{extra}]'" in got.err
     assert not (tmp_path / "a").exists()
 
 
@@ -636,6 +642,30 @@ def test_a_trials_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: py
         runs_of(sweep)
     (failed,) = swept(tmp_path / "a", 1).trials
     assert failed.state == "failed" and re.search(said, failed.reason)
+
+
+@needs("tensorboardX")
+def test_real_trials(tmp_path: Path):
+    """Two, one after the other, with a tracker, that train what is the same program."""
+    out = tmp_path / "a"
+    words = "--env matrix/two_step --steps 400 --log-every 100 --evaluation.every 100 --seeds 2 "
+    words += "--evaluation.episodes 4 --evaluation.final-episodes 4 --agent.hidden 4 "
+    words += "--agent.memory none --mixer.embed 4 --jobs 1 --trials 2 --track tensorboard "
+    words += f"--space host.failures=1,2 --out {out}"
+    command = [sys.executable, "-m", "qtot", "sweep", *words.split()]
+    env = {**os.environ, "QTOT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, check=False, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    sweep = read_sweep(out)
+    assert [trial.state for trial in sweep.trials] == ["finished"] * 2
+    for trial in sweep.trials:
+        path = sweep.run_path(trial)
+        assert trial.value == pytest.approx(by_hand(path), abs=1e-12)
+        config = RunFolder(path).facts()[0]
+        assert config.host.failures == trial.params["host.failures"]
+        end = RunFolder(path).metrics()[-1]["env_steps"]
+        assert end >= 400 and Record.of(RunFolder(path)).given == {"tensorboard": {0: end, 1: end}}
+        assert len(list(path.glob("tensorboard/seed-*/events.out.*"))) == 2
 
 
 @pytest.mark.long

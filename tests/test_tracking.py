@@ -740,6 +740,6 @@ def test_mlflow_has_no_store_in_a_run_folder(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_names_of_the_command_are_those_of_the_trackers():
     assert get_args(Name) == tuple(TRACKERS)
-    for command in ("train", "resume"):
+    for command in ("train", "resume", "sweep"):
         assert "{" + ",".join(TRACKERS) + "}" in plain(run(f"{command} --help").out)
     assert asked_for(()) == {}

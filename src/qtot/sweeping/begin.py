@@ -14,6 +14,7 @@ from qtot.store.sweep_folder import Goal, Sweep, held, is_sweep, read_sweep, wri
 from qtot.sweeping.search import Search, Settings
 from qtot.sweeping.suggest import optuna
 from qtot.sweeping.value import check_metric
+from qtot.tracking.base import asked_for
 
 
 def sweep(
@@ -32,14 +33,14 @@ def sweep(
         path: its folder.
         config: of every trial but for what is searched.
         space: what is searched.
-        settings: how many trials, and how many at once.
+        settings: how many trials, how many at once, and who gets their metrics.
         metric: what is optimised; None: the win rate where the task has one, else the return.
         goal: whether more of it is better, or less.
         prune: stop trials that are worse than most.
 
     Raises:
-        QtotError: something here is impossible, ``path`` holds a run or another sweep, or cannot
-            be written, or trial after trial fails.
+        QtotError: something here is impossible, or needs a package that is missing; ``path`` holds
+            a run or another sweep, or cannot be written; or trial after trial fails.
         KeyboardInterrupt: after every trial has been saved.
     """
     for name, count in (("trials", settings.trials), ("jobs", settings.jobs)):
@@ -47,6 +48,7 @@ def sweep(
             raise QtotError(f"--{name} must be a whole number of at least 1, got {count}")
     check_metric(metric)
     optuna()
+    asked_for(settings.track)
     if is_run(path) and not is_sweep(path):
         raise QtotError(f"{path} holds a run; choose another --out")
     asked = Sweep(make_folder(path), config, space, metric, goal, prune)

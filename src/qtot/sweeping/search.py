@@ -42,6 +42,8 @@ class Settings:
     tune: bool = True
     keep: bool = True
     """as in ``process.prepare``"""
+    track: tuple[str, ...] = ()
+    """trackers of every trial that begins, or goes on"""
 
 
 class Search:
@@ -190,6 +192,7 @@ class Search:
             cpus=cpus_of(place, self.jobs, cores()),
             tune=self.settings.tune,
             keep=self.settings.keep,
+            track=self.settings.track,
         )
         self.running[trial.number] = Child(job, place, folder.path.with_suffix(".log"))
         return None
