@@ -469,7 +469,7 @@ class Slow(Fake):
 
 def test_earlier_rows_hold_up_no_beginning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """They come afterwards, before new ones, many of a seed at once."""
-    monkeypatch.setattr(trackers, "BEGIN_S", 2.0)
+    monkeypatch.setattr(trackers, "BEGIN_S", 5.0)
     slow = Slow()
     with begun(tmp_path / "run", slow, rows=100, seeds=2) as tracked:
         tracked.log(logged(101))
@@ -498,8 +498,8 @@ def test_a_run_that_is_stopped_leaves_earlier_rows_for_later(tmp_path: Path):
 def test_what_a_tracker_lacks_of_an_ended_run_may_take_its_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr(trackers, "FINISH_S", 0.5)
-    slow = Fake(log=lambda rows: time.sleep(0.2))
+    monkeypatch.setattr(trackers, "FINISH_S", 1.5)
+    slow = Fake(log=lambda rows: time.sleep(0.5))
     with begun(tmp_path / "run", slow, rows=200) as tracked:
         tracked.catch_up()
     assert Record.of(RunFolder(tmp_path / "run")).given["wandb"] == {0: 200}
@@ -579,17 +579,20 @@ def test_one_that_cannot_begin_is_an_error_if_it_was_asked_for(
     with pytest.raises(QtotError, match=said):
         begun(folder, Fake(begin=failing), goes_on=False)
     assert not (folder / "tracking.json").exists()
-    monkeypatch.setattr(trackers, "BEGIN_S", 0.1)
     ended: list[str] = []
     broken = Fake(begin=failing, close=lambda status, result: ended.append(status))
     other = Fake()
     with pytest.raises(QtotError, match="tracker mlflow cannot begin"):
         track(RunFolder(folder), config(seeds=1), {"wandb": other, "mlflow": broken}, goes_on=False)
     assert other.status == "failed" and ended == ["failed"]  # closed when it is told of
+    with pytest.raises(QtotError, match="tracker wandb cannot begin"):  # and in one line
+        both = {"wandb": Fake(begin=failing), "mlflow": Fake(begin=failing)}
+        track(RunFolder(folder), config(seeds=1), both, goes_on=False)
     slow = Fake()
     slow.begin = lambda facts, since: slow.waits.wait()  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(QtotError, match="did not begin within"):
-        begun(folder, slow)
+    with monkeypatch.context() as patch, pytest.raises(QtotError, match="did not begin within"):
+        patch.setattr(trackers, "BEGIN_S", 0.1)
+        begun(tmp_path / "slow", slow)
     slow.waits.set()
     Record(RunFolder(folder)).give("mlflow", {0: 1})
     monkeypatch.setattr(trackers, "make_tracker", lambda name: Fake(begin=failing))

@@ -196,13 +196,15 @@ class Trackers:
             if not feed.begun.wait(_left(until)):
                 feed.cannot_begin = True
                 feed.error = QtotError(f"it did not begin within {BEGIN_S:.0f} s")
-        for feed in self._feeds:
-            if feed.error is not None and feed.cannot_begin and feed.facts.named:
-                feed.out = True
+        failed = [(x, x.error) for x in self._feeds if x.cannot_begin and x.error is not None]
+        for feed, error in failed:
+            if feed.facts.named:
+                for other, _ in failed:
+                    other.out = True  # one line is enough
                 raise QtotError(
-                    f"tracker {feed.name} cannot begin ({_plain(feed.error)}); once that is "
-                    f"mended, go on with: qtot resume {feed.record.folder.path} --track "
-                    f"{feed.name}; or without --track"
+                    f"tracker {feed.name} cannot begin ({_plain(error)}); once that is mended, go "
+                    f"on with: qtot resume {feed.record.folder.path} --track {feed.name}; or "
+                    "without --track"
                 )
         self.tell()
 
