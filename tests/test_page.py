@@ -279,6 +279,30 @@ def test_a_sweep_has_a_line_for_each_finished_trial(opened: Opened, tmp_path: Pa
     assert opened.wrong == []
 
 
+def test_an_axis_of_kinds_names_each_where_it_lies(opened: Opened, tmp_path: Path):
+    base = preset_config("matrix/two_step")
+    algos = ("iql", "qatten", "qmix", "vdn")
+    space = parse_space(["optimiser.lr=1e-4..1e-2:log", f"algo={','.join(algos)}"], base)
+    rates = (1e-4, 1e-3, 1e-2, 5e-3)
+    trials = [
+        Trial(i, {"optimiser.lr": rate, "algo": algo}, "finished", 0.1 * i, 5.0)
+        for i, (rate, algo) in enumerate(zip(rates, algos, strict=True))
+    ]
+    write_sweep(Sweep(tmp_path, base, space, "eval/return", trials=tuple(trials), importance={}))
+    made_run(tmp_path / trials[0].name)
+    page = tmp_path / "page" / "r.html"
+    qtot.report(tmp_path, page, episodes=0)
+    said = opened.open(page.as_uri()).evaluate(
+        "document.querySelector('.parallel').layout.annotations.map(({x, y, text}) => [x, y, text])"
+    )
+    assert [(x, y, text) for x, y, text in said if x != 1] == [
+        *((0, 0, "0.0001"), (0, 1, "0.01"), (2, 0, "0"), (2, 1, "0.3"))
+    ]
+    heights = [(round(y, 6), text) for x, y, text in said if x == 1]
+    assert heights == [(round(i / 3, 6), algo) for i, algo in enumerate(algos)]
+    assert opened.wrong == []
+
+
 def test_it_fits_a_phone_and_is_legible_there(browser: Any, report: Path):
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark")
     page = Opened(context.new_page()).open(report.as_uri())

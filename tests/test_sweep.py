@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
 import json
 import math
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,20 +27,24 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from command import run
-from extras import package
+from extras import needs, package
+from made_runs import made_run
 from qtot.cli import _command
 from qtot.config import TrainConfig, nested_replace
 from qtot.errors import QtotError
 from qtot.presets import preset_config
+from qtot.reporting.sweeps import read_all
 from qtot.space import Choices, Range, Space, parse_space, size, trial_config
 from qtot.store.run_folder import RunFolder
 from qtot.store.sweep_folder import Sweep, Trial, held, read_sweep, write_sweep
 from qtot.sweeping import begin, child
 from qtot.sweeping.child import cpus_of
 from qtot.sweeping.search import Settings
-from qtot.sweeping.shown import command_of
+from qtot.sweeping.shown import Screen, command_of
 from qtot.sweeping.suggest import importance, suggest
-from qtot.sweeping.value import lags
+from qtot.sweeping.value import curve, lags, worth
+from qtot.tracking.record import Record
+from qtot.validation import validate
 from test_hostile import WEIRD, patient, places, put
 
 package("optuna", "sweep")
@@ -146,6 +154,26 @@ def test_a_searched_method_has_its_own_defaults_and_the_flags_that_were_given():
     assert coma == replace(expected, steps=77, mixer=replace(expected.mixer, embed=3))
 
 
+@pytest.mark.parametrize(
+    ("env", "data", "params", "own"),
+    [
+        ("matrix/two_step", "online", {"algo": "coma"}, ("coma", "default", "online")),
+        ("matrix/two_step", "online", {"preset": "paper"}, ("qmix", "paper", "online")),
+        ("smax/3m", "replay", {"data": "online"}, ("qmix", "default", "online")),
+        ("smax/3m", "replay", {"algo": "vdn"}, ("vdn", "default", "replay")),
+        ("smax/3m", "online", {"data": "replay"}, ("qmix", "default", "replay")),
+    ],
+)
+def test_what_came_with_the_data_is_no_flag_that_was_given(
+    env: str, data: str, params: dict[str, Any], own: tuple[str, str, str]
+):
+    """``--data`` decides defaults, too: a trial with other data, or another method, has its own."""
+    base = replace(preset_config(env, data=data), steps=77)
+    config = trial_config(base, params)
+    assert config == validate(replace(preset_config(env, *own), steps=77))
+    assert _command(shlex.split(command_of(config))[1:]).config == config  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_words_of_every_kind():
     words = ["optimiser.lr=1e-4..3e-3:log", "target.td-lambda = 0..1", "mixer.embed=16,32"]
     words += ["replay.length=2..64:log", "agent.encoder=64,64 64,", "target.double_q=true,False"]
@@ -240,11 +268,16 @@ def test_help_mistakes_and_reading_load_neither_jax_nor_optuna(tmp_path: Path):
     assert done.stderr.splitlines()[-1] == "[0, 2, 2] set()"
 
 
-def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    got = run(f"sweep --out {tmp_path / 'a'} --space mixer.embed=1,2")
+@pytest.mark.parametrize(
+    ("module", "extra"), [("optuna", "sweep"), ("tensorboardX", "tensorboard")]
+)
+def test_without_a_package_its_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, extra: str
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    got = run(f"sweep --out {tmp_path / 'a'} --track tensorboard --space mixer.embed=1,2")
     assert (got.code, got.err.count("\n")) == (2, 1)
-    assert "pip install 'qtot[sweep]'" in got.err
+    assert f"pip install 'qtot[{extra}]'" in got.err
     assert not (tmp_path / "a").exists()
 
 
@@ -308,6 +341,29 @@ def test_who_lags_behind_the_median():
     assert lags([4.0, 3.6], others, -1.0)
     assert not lags([0.0, 0.0, 0.0], others, 1.0)  # one other has come so far
     assert not lags([], others, 1.0)
+
+
+def test_each_seed_counts_with_its_own_last_rows():
+    """Also where one reports later than others, or stops earlier."""
+
+    def rows(*seeds: list[float | None]) -> list[dict[str, Any]]:
+        return [
+            {"seed": seed, "env_steps": 100 * step}
+            | ({} if value == -1 else {"train/return": value})
+            for step in range(len(seeds[0]))
+            for seed, value in enumerate(values[step] for values in seeds)
+        ]
+
+    late = rows([0, 2, 4, 6, 7, 8, 9], [-1, -1, -1, -1, -1, 10, 10])
+    assert worth(late, "train/return") == (8 + 10) / 2
+    assert curve(late, "train/return") == [6, 7]
+    assert worth(rows([0, 3, 4, 5], [0, 6, -1, -1]), "train/return") == (4 + 6) / 2
+    never = rows([0, 1, 2], [-1, -1, -1])
+    assert curve(never, "train/return") == []
+    with pytest.raises(QtotError, match="seed 1 never reported train/return"):
+        worth(never, "train/return")
+    with pytest.raises(QtotError, match="train/return is not finite at step 100"):
+        worth(rows([0, None], [0, 1]), "train/return")
 
 
 # The sweep ---------------------------------------------------------------------------------------
@@ -504,6 +560,27 @@ def test_one_process_searches_a_folder(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("raised", [SystemExit(1), RuntimeError("a bug")])
+def test_whatever_ends_a_sweep_trials_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException
+):
+    """Rich turns a pipe that is closed, as by ``head``, into the former."""
+    killed: list[int] = []
+
+    def ended(*_: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(Screen, "ended", ended)
+    monkeypatch.setattr(child.Child, "kill", lambda self: killed.append(self.place))
+    space = parse_space(["replay.batch=16,3000"], BASE)
+    with pytest.raises(type(raised)):
+        swept(tmp_path / "a", 2, jobs=2, space=space)
+    trials = read_sweep(tmp_path / "a").trials
+    states = {trial.params["replay.batch"]: trial.state for trial in trials}
+    assert states == {16: "finished", 3000: "running"} and not killed
+
+
+@pytest.mark.usefixtures("fake")
 def test_a_trial_that_an_earlier_child_still_saves_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -513,10 +590,82 @@ def test_a_trial_that_an_earlier_child_still_saves_is_waited_for(
     begun.path.mkdir()
     write_sweep(begun)
     monkeypatch.setattr("qtot.sweeping.search.PATIENCE", 0.2)
-    with RunFolder(begun.run_path(trial)).held(), pytest.raises(QtotError, match="wait until it"):
-        swept(begun.path, 1)
-    assert read_sweep(begun.path) == begun
-    assert swept(begun.path, 1).trials[0].state == "finished"
+    with RunFolder(begun.run_path(trial)).held():
+        (failed, other) = swept(begun.path, 2).trials
+        assert (failed.state, other.state) == ("failed", "finished")
+        assert "wait until it ends" in failed.reason
+    write_sweep(begun)
+    monkeypatch.setattr("qtot.sweeping.search.PATIENCE", 30.0)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(RunFolder(begun.run_path(trial)).held())
+        threading.Timer(0.5, stack.pop_all().close).start()
+        assert swept(begun.path, 1).trials[0].state == "finished"
+
+
+@pytest.mark.usefixtures("fake")
+def test_only_the_trial_whose_folder_is_no_good_fails(tmp_path: Path):
+    begun = Sweep(tmp_path / "a", BASE, SPACE)
+    begun.path.mkdir()
+    for number in range(2):
+        begun = replace(begun, trials=(*begun.trials, Trial(number, suggest(begun))))
+    write_sweep(begun)
+    begun.run_path(begun.trials[0]).mkdir()
+    (begun.run_path(begun.trials[0]) / "lock").symlink_to("/etc/passwd")
+    before = time.monotonic()
+    failed, other = swept(begun.path, 2).trials
+    assert (failed.state, other.state) == ("failed", "finished")
+    assert "leads out of the run folder" in failed.reason
+    assert time.monotonic() - before < 60  # it is not waited for
+
+
+def test_a_sweep_does_not_begin_in_a_run_folder(tmp_path: Path):
+    run_folder = made_run(tmp_path / "run")
+    before = sorted(run_folder.rglob("*"))
+    with pytest.raises(QtotError, match="holds a run; choose another --out"):
+        swept(run_folder, 1)
+    assert sorted(run_folder.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_trials_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sweep, look = swept(tmp_path / "a", 1), Path.is_file
+    write_sweep(replace(sweep, trials=(Trial(0, sweep.trials[0].params),)))
+
+    def is_file(path: Path) -> bool:
+        if path.parent.name == "trial-0000":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    said = r"cannot read the run folder .*trial-0000 \(Permission denied\)"
+    with pytest.raises(QtotError, match=said):
+        read_all([sweep.path])
+    (failed,) = swept(tmp_path / "a", 1).trials
+    assert failed.state == "failed" and re.search(said, failed.reason)
+
+
+@needs("tensorboardX")
+def test_real_trials(tmp_path: Path):
+    """Two, one after the other, with a tracker, that train what is the same program."""
+    out = tmp_path / "a"
+    words = "--env matrix/two_step --steps 400 --log-every 100 --evaluation.every 100 --seeds 2 "
+    words += "--evaluation.episodes 4 --evaluation.final-episodes 4 --agent.hidden 4 "
+    words += "--agent.memory none --mixer.embed 4 --jobs 1 --trials 2 --track tensorboard "
+    words += f"--space host.failures=1,2 --out {out}"
+    command = [sys.executable, "-m", "qtot", "sweep", *words.split()]
+    env = {**os.environ, "QTOT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, check=False, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    sweep = read_sweep(out)
+    assert [trial.state for trial in sweep.trials] == ["finished"] * 2
+    for trial in sweep.trials:
+        path = sweep.run_path(trial)
+        assert trial.value == pytest.approx(by_hand(path), abs=1e-12)
+        config = RunFolder(path).facts()[0]
+        assert config.host.failures == trial.params["host.failures"]
+        end = RunFolder(path).metrics()[-1]["env_steps"]
+        assert end >= 400 and Record.of(RunFolder(path)).given == {"tensorboard": {0: end, 1: end}}
+        assert len(list(path.glob("tensorboard/seed-*/events.out.*"))) == 2
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
@@ -19,6 +20,7 @@ import pytest
 import qtot.tracking.tensorboard as to_tensorboard
 from command import plain, run
 from extras import needs, package
+from made_runs import made_run
 from qtot.api import resume, train_config
 from qtot.errors import QtotError, QtotWarning
 from qtot.store.checkpoints import Checkpoints
@@ -30,13 +32,13 @@ from qtot.tracking.trackers import Trackers, track
 from small import small_config
 
 CLOCKS = ("wall_s", "compile_s", "steps_per_s", "peak_gib")
+BESIDE = ("best/", "peak_", "share/")
+"""what only the closing table has"""
 EVALUATION = {"every": 1_000, "episodes": 8, "final_episodes": 8}
 Points = dict[tuple[int, int], dict[str, float]]
 """values by seed and step"""
 
 pytestmark = [
-    # Their threads and files outlive a test, and others are told of them.
-    pytest.mark.long,
     pytest.mark.usefixtures("apart"),
     # what the packages say of themselves and of each other
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -48,7 +50,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """From this machine's trackers, their keys, and whatever they would reach."""
     for name in [x for x in os.environ if x.startswith(("WANDB_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
@@ -60,6 +62,22 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.chdir(tmp_path)
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("qtot-"):
+            thread.join(10)
+            assert not thread.is_alive(), thread.name
+
+
+@pytest.fixture
+def tidy() -> Iterator[None]:
+    """After the packages: no process of theirs stays, and files that they left open are closed
+    here, where nothing is said of them.
+    """
+    yield
+    if teardown := getattr(sys.modules.get("wandb"), "teardown", None):
+        teardown()
+    gc.collect()
 
 
 def config(**changes: Any) -> Any:
@@ -110,7 +128,7 @@ def tensorboard(folder: Path) -> tuple[Points, Points]:
         for event in found:
             for value in event.summary.value:
                 if value.WhichOneof("value") == "simple_value":
-                    best = value.tag.startswith(("best/", "peak_"))
+                    best = value.tag.startswith(BESIDE)
                     put(beside if best else logs, seed, event.step, value.tag, value.simple_value)
     return logs, beside
 
@@ -158,7 +176,7 @@ def mlflow() -> tuple[Points, Points, list[Any]]:
     beside: Points = {}
     for one in runs:
         for name in one.data.metrics:
-            best = name.startswith(("best/", "peak_"))
+            best = name.startswith(BESIDE)
             for x in client.get_metric_history(one.info.run_id, name):
                 put(
                     beside if best else logs, int(one.data.tags["qtot.seed"]), x.step, name, x.value
@@ -175,10 +193,11 @@ def close(got: Points, wanted: Points, tolerance: float = 0.0) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @needs("tensorboardX")
 @needs("wandb")
 @needs("mlflow")
-@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.usefixtures("quick_compile", "tidy")
 def test_each_tracker_holds_the_metrics_also_of_a_run_that_goes_on(tmp_path: Path):
     """From a checkpoint before rows that the trackers have: in the same tracker runs, and no step
     comes twice.
@@ -228,9 +247,10 @@ def test_each_tracker_holds_the_metrics_also_of_a_run_that_goes_on(tmp_path: Pat
     assert {x.info.status for x in second} == {"FINISHED"}
 
 
+@pytest.mark.long
 @needs("mlflow")
 @needs("tensorboardX")
-@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.usefixtures("quick_compile", "tidy")
 def test_a_tracker_that_fails_is_told_of_once_and_the_run_ends_well(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -261,6 +281,70 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_ends_well(
     logs, again, runs = mlflow()
     close(logs, metrics(folder))
     assert again == beside and runs[0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("tensorboard", marks=needs("tensorboardX")),
+        pytest.param("wandb", marks=needs("wandb")),
+        pytest.param("mlflow", marks=needs("mlflow")),
+    ],
+)
+@pytest.mark.usefixtures("tidy")
+def test_a_tracker_gets_what_it_lacks_of_a_run_that_has_ended(tmp_path: Path, name: str):
+    """Whether it was left out, or is asked for now; the run stays as it is."""
+    folder = made_run(tmp_path / "run", seeds=(0, 1))
+    kept = [(folder / part).read_bytes() for part in ("metrics.jsonl", "result.json")]
+    (done, other) = RunFolder(folder).result()
+    closing = {"peak_gib": done["peak_gib"], "share/learner": done["share/learner"]}
+    found = metrics(folder)
+
+    def held() -> None:
+        if name == "wandb":
+            points, runs, summaries = wandb(folder)
+            assert {x.project for x in runs} == {"qtot"}
+            assert all(one.items() >= closing.items() for one in summaries if one)
+            return close(points, found)
+        logs, beside, *_ = tensorboard(folder) if name == "tensorboard" else mlflow()
+        assert beside == {(row["seed"], row["env_steps"]): closing for row in (done, other)}
+        return close(logs, found, 1e-6 if name == "tensorboard" else 0.0)
+
+    for line in (f"resume {folder} --track {name}", f"resume {folder} --track {name} --quiet"):
+        answer = run(line)
+        assert (answer.code, answer.err) == (0, ""), answer.err
+        assert ("its trackers get what they lack" in answer.out) == ("--quiet" not in line)
+        held()
+    refused = run(f"resume {folder}")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    if name == "tensorboard":  # as if it had been left out: from here, no more need be said
+        Record.of(RunFolder(folder)).give(name, {0: 300, 1: 700})
+        assert run(f"resume {folder}").code == 0
+        held()
+    assert kept == [(folder / part).read_bytes() for part in ("metrics.jsonl", "result.json")]
+
+
+@needs("mlflow")
+@pytest.mark.usefixtures("tidy")
+def test_a_scalar_may_have_any_name(tmp_path: Path):
+    """MLflow would refuse them, and with them all others."""
+    names = {
+        "eval/food (all), %": "eval/food _all__ _",
+        "eval/../../x": "eval/.._.._x",
+        "eval/..": "eval/_",
+        "eval/x/y": "eval/x_y",
+        "eval/x": "eval/x",
+        "eval/" + "é" * 300: "eval/" + "é" * 100,
+    }
+    result = [{"seed": 0, "env_steps": 1, "best/a?": 2.0}]
+    row = {"seed": 0, "env_steps": 1} | dict.fromkeys(names, 1.0)
+    for _ in range(2):
+        with begun(tmp_path / "run", make_tracker("mlflow"), name="mlflow") as tracked:
+            tracked.log([row])
+            tracked.conclude(result)
+    logs, beside, _ = mlflow()
+    assert logs == {(0, 1): dict.fromkeys(names.values(), 1.0)}
+    assert beside == {(0, 1): {"best/a_": 2.0}}
 
 
 @pytest.mark.parametrize(
@@ -323,13 +407,23 @@ def logged(step: int) -> list[dict[str, Any]]:
 
 
 def begun(
-    folder: Path, fake: Any, rows: int = 0, *, name: str = "wandb", goes_on: bool = True
+    folder: Path,
+    fake: Any,
+    rows: int = 0,
+    *,
+    name: str = "wandb",
+    goes_on: bool = True,
+    seeds: int = 1,
 ) -> Trackers:
-    """In a folder with so many rows."""
+    """In a folder with so many rows of each seed."""
     folder.mkdir(exist_ok=True)
-    lines = [json.dumps(logged(step)[0]) + "\n" for step in range(1, rows + 1)]
+    lines = [
+        json.dumps({**logged(step)[0], "seed": seed}) + "\n"
+        for step in range(1, rows + 1)
+        for seed in range(seeds)
+    ]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    return track(RunFolder(folder), config(seeds=1), {name: fake}, goes_on=goes_on)
+    return track(RunFolder(folder), config(seeds=seeds), {name: fake}, goes_on=goes_on)
 
 
 def test_rows_come_once_and_all_of_them(tmp_path: Path):
@@ -340,13 +434,14 @@ def test_rows_come_once_and_all_of_them(tmp_path: Path):
             tracked.log(logged(step))
     assert [x.step for x in first.rows] == [1, 2, 3, 4, 5] and first.since is None
     assert first.rows[0] == Row(0, 1, {"loss": 1.0}) and first.status == "finished"
-    for rewinds, steps in ((False, [6, 7]), (True, [4, 5, 6, 7])):
+    # The last row that stays comes again where it can: the closing table would lie at its step.
+    for rewinds, since, steps in ((False, 3, [6, 7]), (True, 2, [3, 4, 5, 6, 7])):
         shutil.copytree(tmp_path / "run", tmp_path / f"{rewinds}")
         second = Fake(rewinds=rewinds)
         with begun(tmp_path / f"{rewinds}", second, rows=3) as tracked:
             for step in range(4, 8):
                 tracked.log(logged(step))
-        assert second.since == {0: 3} and second.facts.ids == first.facts.ids
+        assert second.since == {0: since} and second.facts.ids == first.facts.ids
         assert [x.step for x in second.rows] == steps
     third = Fake()
     with begun(tmp_path / "False", third, rows=9) as tracked:
@@ -356,6 +451,64 @@ def test_rows_come_once_and_all_of_them(tmp_path: Path):
     with begun(tmp_path / "False", fourth, rows=9):
         pass
     assert [x.step for x in fourth.rows] == list(range(1, 10))
+
+
+class Slow(Fake):
+    """Takes rows once it is told to."""
+
+    def __init__(self, **given: Any) -> None:
+        self.waits, self.entered, self.calls = threading.Event(), threading.Event(), []
+        super().__init__(**given)
+
+    def log(self, rows: list[Row]) -> None:
+        self.entered.set()
+        assert self.waits.wait(30)
+        self.calls.append(rows)
+        self.rows += rows
+
+
+def test_earlier_rows_hold_up_no_beginning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """They come afterwards, before new ones, many of a seed at once."""
+    monkeypatch.setattr(trackers, "BEGIN_S", 5.0)
+    slow = Slow()
+    with begun(tmp_path / "run", slow, rows=100, seeds=2) as tracked:
+        tracked.log(logged(101))
+        assert slow.entered.wait(10) and not slow.rows
+        slow.waits.set()
+    assert [[x.seed for x in rows] for rows in slow.calls] == [
+        *([seed] * size for seed in (0, 1) for size in (40, 40, 20)),
+        [0],
+    ]
+    assert [x.step for x in slow.rows] == [*range(1, 101), *range(1, 101), 101]
+
+
+def test_a_run_that_is_stopped_leaves_earlier_rows_for_later(tmp_path: Path):
+    slow, again = Slow(), Fake()
+    tracked = begun(tmp_path / "run", slow, rows=100)
+    tracked.log(logged(101))
+    assert slow.entered.wait(10)
+    threading.Timer(0.3, slow.waits.set).start()
+    tracked.__exit__(KeyboardInterrupt)
+    assert [x.step for x in slow.rows] == [*range(1, 41)] and slow.status == "stopped"
+    with begun(tmp_path / "run", again, rows=101):
+        pass
+    assert [x.step for x in again.rows] == [*range(41, 102)]
+
+
+def test_what_a_tracker_lacks_of_an_ended_run_may_take_its_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(trackers, "FINISH_S", 1.5)
+    slow = Fake(log=lambda rows: time.sleep(0.5))
+    with begun(tmp_path / "run", slow, rows=200) as tracked:
+        tracked.catch_up()
+    assert Record.of(RunFolder(tmp_path / "run")).given["wandb"] == {0: 200}
+    assert slow.status == "finished"
+    hangs = Slow()
+    warned = pytest.warns(QtotWarning, match=r"wandb is left out from here: it took nothing for")
+    with warned, begun(tmp_path / "run", hangs, rows=201) as tracked:
+        tracked.catch_up()
+    hangs.waits.set()
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, QtotError, None])
@@ -372,6 +525,25 @@ def test_a_tracker_that_hangs_holds_up_no_end(
         tracked.__exit__(raised)
     assert time.monotonic() - began < 5
     fake.waits.set()
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(SystemExit, "failed"), (KeyboardInterrupt, "stopped")]
+)
+def test_one_that_has_begun_is_closed_also_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Any, status: str
+):
+    """Whoever reads the header leaves, or Ctrl-C comes just then."""
+
+    def leaving(*_: Any, **__: Any) -> dict[str, str]:
+        raise raised
+
+    fake = Fake()
+    monkeypatch.setattr("qtot.tracking.base.make_tracker", lambda name: fake)
+    monkeypatch.setattr("qtot.training.launch.header", leaving)
+    with pytest.raises(raised):
+        train_config(config(seeds=1), tmp_path / "run", quiet=True, track=("wandb",))
+    assert fake.status == status
 
 
 def test_how_a_run_ended_is_told(tmp_path: Path):
@@ -407,11 +579,20 @@ def test_one_that_cannot_begin_is_an_error_if_it_was_asked_for(
     with pytest.raises(QtotError, match=said):
         begun(folder, Fake(begin=failing), goes_on=False)
     assert not (folder / "tracking.json").exists()
-    monkeypatch.setattr(trackers, "BEGIN_S", 0.1)
+    ended: list[str] = []
+    broken = Fake(begin=failing, close=lambda status, result: ended.append(status))
+    other = Fake()
+    with pytest.raises(QtotError, match="tracker mlflow cannot begin"):
+        track(RunFolder(folder), config(seeds=1), {"wandb": other, "mlflow": broken}, goes_on=False)
+    assert other.status == "failed" and ended == ["failed"]  # closed when it is told of
+    with pytest.raises(QtotError, match="tracker wandb cannot begin"):  # and in one line
+        both = {"wandb": Fake(begin=failing), "mlflow": Fake(begin=failing)}
+        track(RunFolder(folder), config(seeds=1), both, goes_on=False)
     slow = Fake()
     slow.begin = lambda facts, since: slow.waits.wait()  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(QtotError, match="did not begin within"):
-        begun(folder, slow)
+    with monkeypatch.context() as patch, pytest.raises(QtotError, match="did not begin within"):
+        patch.setattr(trackers, "BEGIN_S", 0.1)
+        begun(tmp_path / "slow", slow)
     slow.waits.set()
     Record(RunFolder(folder)).give("mlflow", {0: 1})
     monkeypatch.setattr(trackers, "make_tracker", lambda name: Fake(begin=failing))
@@ -522,6 +703,7 @@ def test_wandb_sends_only_with_a_key_and_if_the_user_says_so(
 
 
 @needs("wandb")
+@pytest.mark.usefixtures("tidy")
 def test_no_settings_of_wandb_are_taken_from_a_run_folder(tmp_path: Path):
     for name in ("wandb/settings", ".wandb"):
         path = tmp_path / "run" / name
@@ -532,7 +714,9 @@ def test_no_settings_of_wandb_are_taken_from_a_run_folder(tmp_path: Path):
         path.unlink()
 
 
+@pytest.mark.long
 @needs("mlflow")
+@pytest.mark.usefixtures("tidy")
 def test_mlflow_tracks_by_itself_in_a_database_in_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -548,6 +732,7 @@ def test_mlflow_tracks_by_itself_in_a_database_in_the_working_directory(
 
 
 @needs("mlflow")
+@pytest.mark.usefixtures("tidy")
 def test_mlflow_has_no_store_in_a_run_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (tmp_path / "run" / "mlruns").mkdir(parents=True)
@@ -558,6 +743,6 @@ def test_mlflow_has_no_store_in_a_run_folder(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_names_of_the_command_are_those_of_the_trackers():
     assert get_args(Name) == tuple(TRACKERS)
-    for command in ("train", "resume"):
+    for command in ("train", "resume", "sweep"):
         assert "{" + ",".join(TRACKERS) + "}" in plain(run(f"{command} --help").out)
     assert asked_for(()) == {}

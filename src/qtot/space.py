@@ -230,13 +230,19 @@ def trial_config(base: TrainConfig, params: Params) -> TrainConfig:
     """What ``qtot train`` would make of the flags of ``base`` and ``params`` together; where a
     trial has another method, preset or data, its defaults are those of that one.
     """
-    start = preset_config(base.env, base.algo, base.preset)
-    given = differences(start, base)
-    basis = {"algo": base.algo, "preset": base.preset, "data": given.get("data"), **params}
+    start = preset_config(base.env, base.algo, base.preset, base.data)
+    by_itself = preset_config(base.env, base.algo, base.preset).data
+    basis = {
+        "algo": base.algo,
+        "preset": base.preset,
+        "data": None if base.data == by_itself else base.data,
+        **params,
+    }
     config = preset_config(
         base.env,
         *(basis[name] for name in ("algo", "preset", "data")),  # pyright: ignore[reportArgumentType]
     )
+    given = differences(start, base)
     return nested_replace(nested_replace(config, nested(given)), nested(params))
 
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from qtot.commands.flags import Process, Switch
 from qtot.config import TrainConfig
 from qtot.reproduce import EXPERIMENTS
+from qtot.tracking.base import Name
 
 ABOUT_EXPERIMENTS = "; ".join(
     f"{name}: {e.about}; {e.full} on 2 cores, with --quick {e.quick}"
@@ -47,8 +48,8 @@ class Reproduce(Process):
 @dataclass(frozen=True)
 class Sweep(Process):
     """Train with one combination of settings after another, the next where the ones before say it
-    may pay; needs qtot[sweep]. All flags of train are those of every trial. The same command again
-    goes on.
+    may pay; needs qtot[sweep]. All settings of train are those of every trial. The same command
+    again goes on.
     """
 
     config: Annotated[TrainConfig, arg(name="")]
@@ -69,6 +70,8 @@ class Sweep(Process):
     """whether more of it is better, or less"""
     prune: Switch = False
     """stop trials that are worse than the median of those before them"""
+    track: Annotated[tuple[Name, ...], arg(help_behavior_hint="(default: none)")] = ()
+    """trackers that get the metrics of every trial, too"""
     quiet: Switch = False
     """print nothing but errors"""
 
@@ -92,6 +95,7 @@ class Sweep(Process):
                 quiet=self.quiet,
                 tune=not self.no_tune,
                 keep=not self.no_cache,
+                track=self.track,
             ),
             metric=self.metric,
             goal=self.goal,

@@ -16,6 +16,8 @@ from qtot.reporting.curves import metric_names
 from qtot.reporting.page import Report, render
 from qtot.reporting.read import Group, Seed
 from qtot.store.files import make_folder, write_atomic
+from qtot.store.run_folder import is_run
+from qtot.store.sweep_folder import is_sweep
 
 
 def check_page(out: Path) -> None:
@@ -26,11 +28,7 @@ def check_page(out: Path) -> None:
     """
     if out.suffix != ".html":
         raise QtotError(f"expected a page that ends in .html, got {str(out)!r}")
-    try:
-        taken = any((out.parent / name).exists() for name in ("config.json", "sweep.json"))
-    except OSError as error:
-        raise QtotError(f"cannot write {out} ({error.strerror}); choose another --out") from None
-    if taken:
+    if is_run(out.parent) or is_sweep(out.parent):
         raise QtotError(f"{out.parent} is a run's or a sweep's own folder; choose another --out")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from qtot.reporting.read import Group, read_runs
 from qtot.reporting.wording import number, setting
+from qtot.store.run_folder import is_run
 from qtot.store.sweep_folder import Sweep, is_sweep, read_sweep
 
 BEST = 5
@@ -27,10 +28,14 @@ def read_all(paths: Sequence[Path]) -> tuple[list[Group], list[Sweep]]:
 
 
 def _runs_of(sweep: Sweep) -> list[Path]:
-    """Run folders of its best trials, and of those under way where none is finished."""
+    """Run folders of its best trials, and of those under way where none is finished.
+
+    Raises:
+        QtotError: one is a link, or cannot be looked at.
+    """
     trials = sweep.ranked()[:BEST] or list(sweep.trials[:BEST])
     paths = [sweep.run_path(trial) for trial in trials]
-    return [path for path in paths if (path / "config.json").is_file()]
+    return [path for path in paths if is_run(path)]
 
 
 def table(sweep: Sweep) -> dict[str, Any]:

@@ -12,13 +12,18 @@ from pathlib import Path
 from qtot.errors import QtotError, QtotWarning
 
 
+class HeldError(QtotError):
+    """Another process writes it."""
+
+
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[None]:
     """Hold a file ``path``, and with it its folder; the system lets go of it when the process ends,
     however it does.
 
     Raises:
-        QtotError: another process holds it, or it cannot be written.
+        HeldError: another process holds it.
+        QtotError: it cannot be written.
     """
     folder = path.parent
     try:
@@ -34,7 +39,7 @@ def only_writer(path: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.read(handle, 64).decode(errors="replace").strip() or "another process"
-            raise QtotError(
+            raise HeldError(
                 f"{folder} is being written by {who}; wait until it ends, or stop it"
             ) from None
         except OSError as error:  # some network file systems know no locks

@@ -130,7 +130,8 @@ class RunFolder:
         """By this process alone; made where it is missing.
 
         Raises:
-            QtotError: another one writes it, or it cannot be written.
+            HeldError: another one writes it.
+            QtotError: it cannot be written.
         """
         return only_writer(self._at("lock"))
 
@@ -262,13 +263,9 @@ class RunFolder:
         """An existing run.
 
         Raises:
-            QtotError: there is none.
+            QtotError: there is none, or it cannot be looked at.
         """
-        try:
-            there = (path / "config.json").is_file()
-        except OSError as error:
-            raise QtotError(f"cannot read the run folder {path} ({error.strerror})") from None
-        if not there:
+        if not is_run(path):
             raise QtotError(f"{path} is not a run folder: it has no config.json")
         return RunFolder(path)
 
@@ -362,6 +359,18 @@ class RunFolder:
 
     def _params(self, which: Which, seed: int) -> Path:
         return self._at("params", f"seed-{seed}", f"{which}.npz")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run lies there.
+
+    Raises:
+        QtotError: it cannot be looked at.
+    """
+    try:
+        return (path / "config.json").is_file()
+    except OSError as error:
+        raise QtotError(f"cannot read the run folder {path} ({error.strerror})") from None
 
 
 def new_folder(config: TrainConfig) -> Path:

@@ -9,10 +9,12 @@ from qtot.config import TrainConfig
 from qtot.errors import QtotError
 from qtot.space import Space, differences
 from qtot.store.files import make_folder
+from qtot.store.run_folder import is_run
 from qtot.store.sweep_folder import Goal, Sweep, held, is_sweep, read_sweep, write_sweep
 from qtot.sweeping.search import Search, Settings
 from qtot.sweeping.suggest import optuna
 from qtot.sweeping.value import check_metric
+from qtot.tracking.base import asked_for
 
 
 def sweep(
@@ -31,14 +33,14 @@ def sweep(
         path: its folder.
         config: of every trial but for what is searched.
         space: what is searched.
-        settings: how many trials, and how many at once.
+        settings: how many trials, how many at once, and who gets their metrics.
         metric: what is optimised; None: the win rate where the task has one, else the return.
         goal: whether more of it is better, or less.
         prune: stop trials that are worse than most.
 
     Raises:
-        QtotError: something here is impossible, ``path`` holds another sweep or cannot be written,
-            or trial after trial fails.
+        QtotError: something here is impossible, or needs a package that is missing; ``path`` holds
+            a run or another sweep, or cannot be written; or trial after trial fails.
         KeyboardInterrupt: after every trial has been saved.
     """
     for name, count in (("trials", settings.trials), ("jobs", settings.jobs)):
@@ -46,6 +48,9 @@ def sweep(
             raise QtotError(f"--{name} must be a whole number of at least 1, got {count}")
     check_metric(metric)
     optuna()
+    asked_for(settings.track)
+    if is_run(path) and not is_sweep(path):
+        raise QtotError(f"{path} holds a run; choose another --out")
     asked = Sweep(make_folder(path), config, space, metric, goal, prune)
     with held(path):
         if is_sweep(path):

@@ -38,6 +38,8 @@ class Job:
     tune: bool
     keep: bool
     """as in ``process.prepare``"""
+    track: tuple[str, ...]
+    """trackers, besides those that a run has with which it goes on"""
 
 
 class Child:
@@ -127,9 +129,9 @@ def _train(job: Job) -> None:
     config = nested_replace(TrainConfig(), job.config)
     if job.resume:
         # The sweep has seen that the run has this configuration, which its user has named again.
-        resume(job.out, env=config.env, trust=True, quiet=True)
+        resume(job.out, env=config.env, trust=True, quiet=True, track=job.track)
     else:
-        train_config(config, job.out, quiet=True)
+        train_config(config, job.out, quiet=True, track=job.track)
 
 
 def _leave_with_parent() -> None:

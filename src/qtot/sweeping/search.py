@@ -10,7 +10,8 @@ from qtot.config import scheduled
 from qtot.errors import QtotError
 from qtot.process import cores
 from qtot.space import size
-from qtot.store.run_folder import RunFolder
+from qtot.store.lock import HeldError
+from qtot.store.run_folder import RunFolder, is_run
 from qtot.store.sweep_folder import State, Sweep, Trial, write_sweep
 from qtot.sweeping.child import STOPPED, Child, Job, cpus_of
 from qtot.sweeping.shown import Screen
@@ -41,6 +42,8 @@ class Settings:
     tune: bool = True
     keep: bool = True
     """as in ``process.prepare``"""
+    track: tuple[str, ...] = ()
+    """trackers of every trial that begins, or goes on"""
 
 
 class Search:
@@ -60,8 +63,8 @@ class Search:
         self.curves: dict[int, list[float]] = {}
         """of finished trials"""
         self.looked = 0.0
-        self.waited = 0.0
-        """seconds for children of an earlier search that still write"""
+        self.waiting: dict[int, float] = {}
+        """since when, by trial, for a child of an earlier search that still saves it"""
 
     def run(self) -> Sweep:
         """Until all trials have ended.
@@ -86,11 +89,13 @@ class Search:
                     self._drain()
                     self.screen.say("go on with the same command")
                     raise Stopped(stop.signum)
-            except QtotError:
+            except KeyboardInterrupt:  # all is saved, or a second one does not wait
+                raise
+            except BaseException:  # also whoever read what is printed here, and left
                 self._drain()
                 raise
             finally:
-                for child in self.running.values():  # a second signal does not wait
+                for child in self.running.values():
                     child.kill()
         self.sweep = replace(self.sweep, importance=importance(self.sweep))
         write_sweep(self.sweep)
@@ -121,8 +126,12 @@ class Search:
 
     def _next(self) -> Trial | None:
         """An interrupted trial, or a new one."""
+        for trial in self.left:
+            if not self._is_waited_for(trial):
+                self.left.remove(trial)
+                return trial
         if self.left:
-            return None if self._is_written(self.left[0]) else self.left.pop(0)
+            return None
         if len(self.sweep.trials) >= self.trials:
             return None
         trial = Trial(len(self.sweep.trials), suggest(self.sweep))
@@ -130,38 +139,43 @@ class Search:
         write_sweep(self.sweep)
         return trial
 
-    def _is_written(self, trial: Trial) -> bool:
-        """Whether a child of a search that was killed is still saving it.
+    def _is_waited_for(self, trial: Trial) -> bool:
+        """Whether a child of a search that was killed may still be saving it."""
+        error = self._written(trial)
+        if error is None:
+            return False
+        if trial.number not in self.waiting:
+            self.screen.say(f"waiting: {error}")
+        since = self.waiting.setdefault(trial.number, time.monotonic())
+        return time.monotonic() - since <= PATIENCE
 
-        Raises:
-            QtotError: it does not end.
-        """
+    def _written(self, trial: Trial) -> HeldError | None:
+        """Who writes it now. Whatever else is wrong with it, it is refused when it begins."""
         folder = RunFolder(self.sweep.path / trial.name)
         if folder.path.is_symlink() or not folder.path.is_dir():
-            return False  # a link is refused when it begins
+            return None
         try:
             with folder.held():
-                return False
-        except QtotError as error:
-            if self.waited == 0.0:
-                self.screen.say(f"waiting: {error}")
-            self.waited += POLL
-            if self.waited > PATIENCE:
-                raise
-            return True
+                return None
+        except HeldError as error:
+            return error
+        except QtotError:
+            return None
 
     def _start(self, trial: Trial) -> Trial | None:
         """A child for it; if it needs none, what came of it.
 
         Raises:
-            QtotError: its folder holds something else.
+            QtotError: its folder holds something else, or is being written.
         """
+        if (error := self._written(trial)) is not None:
+            raise error
         try:
             config = validate(self.sweep.config_of(trial))
         except QtotError as error:
             return replace(trial, state="impossible", reason=str(error))
         folder = self._folder(trial)
-        begun = (folder.path / "config.json").exists()
+        begun = is_run(folder.path)
         if begun:
             if scheduled(folder.facts()[0]) != scheduled(config):
                 raise QtotError(f"{folder.path} holds another run; move it away")
@@ -178,6 +192,7 @@ class Search:
             cpus=cpus_of(place, self.jobs, cores()),
             tune=self.settings.tune,
             keep=self.settings.keep,
+            track=self.settings.track,
         )
         self.running[trial.number] = Child(job, place, folder.path.with_suffix(".log"))
         return None

@@ -31,34 +31,47 @@ def metric_of(rows: Rows) -> str:
     return "eval/win_rate" if won else "eval/return"
 
 
-def curve(rows: Rows, metric: str) -> list[float]:
-    """The metric whenever it was reported after the first step, mean over seeds.
+def _by_seed(rows: Rows, metric: str) -> dict[int, list[float]]:
+    """The metric whenever a seed reported it after the first step.
 
     Raises:
         QtotError: it was not a number.
     """
-    seeds: dict[int, list[float]] = {}
+    seeds: dict[int, list[float]] = {row["seed"]: [] for row in rows}
     for row in rows:
         steps = row.get("env_steps") or 0
         if metric in row and steps > 0:
             if row[metric] is None:
                 raise QtotError(f"{metric} is not finite at step {steps:,}")
-            seeds.setdefault(row["seed"], []).append(row[metric])
+            seeds[row["seed"]].append(row[metric])
+    return seeds
+
+
+def curve(rows: Rows, metric: str) -> list[float]:
+    """The metric whenever all seeds have reported it once more, their mean.
+
+    Raises:
+        QtotError: it was not a number.
+    """
     # while a run is stopped, the last rows may be of some seeds only
-    return [statistics.fmean(values) for values in zip(*seeds.values(), strict=False)]
+    seeds = _by_seed(rows, metric).values()
+    return [statistics.fmean(values) for values in zip(*seeds, strict=False)]
 
 
 def worth(rows: Rows, metric: str) -> float:
     """The mean over seeds of the mean of the last ``LAST`` evaluations.
 
     Raises:
-        QtotError: there is none, or one is not finite.
+        QtotError: a seed has none, or one is not finite.
     """
-    values = curve(rows, metric)
-    if not values:
+    seeds = _by_seed(rows, metric)
+    if not any(seeds.values()):
         known = dict.fromkeys(key for row in rows for key in row)
         raise unknown("metric of this run", metric, known) if known else QtotError("no metrics")
-    return statistics.fmean(values[-LAST:])
+    for seed, values in seeds.items():
+        if not values:
+            raise QtotError(f"seed {seed} never reported {metric}")
+    return statistics.fmean(statistics.fmean(values[-LAST:]) for values in seeds.values())
 
 
 def lags(own: Sequence[float], others: Iterable[Sequence[float]], sign: float) -> bool:

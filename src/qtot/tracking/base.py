@@ -19,6 +19,8 @@ TRACKERS: dict[str, str] = {
     "mlflow": "qtot.tracking.mlflow",
 }
 """where the class ``Tracker`` of each is"""
+BESIDE = ("best/", "peak_", "share/")
+"""how names begin that only the closing table has"""
 
 
 class Facts(NamedTuple):
@@ -47,7 +49,7 @@ class Row(NamedTuple):
 
     def beside(self) -> Row:
         """Of one of the closing table, what the last log has not."""
-        new = {k: v for k, v in self.values.items() if k.startswith(("best/", "peak_"))}
+        new = {k: v for k, v in self.values.items() if k.startswith(BESIDE)}
         return self._replace(values=new)
 
 

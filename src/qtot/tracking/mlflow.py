@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from qtot.tracking.base import Facts, Row, Status, package
 STATUSES: dict[Status, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 PARAMS, METRICS = 100, 1_000
 """that MLflow takes at once"""
+LONGEST = 200
+"""bytes in the name of a scalar"""
 
 
 class Tracker:
@@ -85,14 +88,14 @@ class Tracker:
 
     def _steps(self, seed: int, name: str) -> set[int]:
         """At which there are values."""
-        return {x.step for x in self._client.get_metric_history(self._runs[seed], name)}
+        return {x.step for x in self._client.get_metric_history(self._runs[seed], _named(name))}
 
     def log(self, rows: list[Row]) -> None:
         """As few requests as can be."""
         now = int(time.time() * 1000)
         for seed in dict.fromkeys(row.seed for row in rows):
             metrics = [
-                self._entities.Metric(name, float(value), now, row.step)
+                self._entities.Metric(_named(name), float(value), now, row.step)
                 for row in rows
                 if row.seed == seed
                 for name, value in row.values.items()
@@ -108,3 +111,12 @@ class Tracker:
             self.log([row._replace(values=new)])
         for run in self._runs.values():
             self._client.set_terminated(run, STATUSES[status])
+
+
+def _named(scalar: str) -> str:
+    """What MLflow takes for a name, which may become that of a file: an environment's scalars may
+    have any.
+    """
+    kind, slash, own = scalar.partition("/")
+    own = re.sub(r"[^\w\-. :]", "_", own).encode()[:LONGEST].decode(errors="ignore")
+    return kind + slash + (own if own.strip(".") or not slash else "_")

@@ -64,6 +64,21 @@ class Record:
             self.folder.write_tracking(value)
 
 
+def behind(folder: RunFolder) -> list[str]:
+    """The trackers of a run that were not given all rows of its metrics.
+
+    Raises:
+        QtotError: the record, or the metrics, are damaged.
+    """
+    given = Record.of(folder).given
+    last = {row["seed"]: row.get("env_steps") for row in folder.metrics()} if given else {}
+    return [
+        name
+        for name, steps in given.items()
+        if any(type(step) is int and steps.get(seed, -1) < step for seed, step in last.items())
+    ]
+
+
 def _id(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{32}", value):
         raise ValueError(f"no id: {value!r}")

@@ -26,8 +26,9 @@ STOP_S = 10.0
 """seconds that they have when it is stopped, or has failed: a cluster's grace is often 30"""
 BEHIND = 1_000
 """logs that a tracker may be late"""
-AT_ONCE = 20
-"""earlier rows that a tracker is given at once"""
+AT_ONCE = 40
+"""earlier rows of a seed that a tracker is given at once: about the 1,000 numbers that MLflow takes
+"""
 
 
 class _Feed:
@@ -36,7 +37,15 @@ class _Feed:
     def __init__(self, name: str, tracker: Tracker, facts: Facts, record: Record):
         self.name, self.tracker, self.facts, self.record = name, tracker, facts, record
         self.begun, self.ended = threading.Event(), threading.Event()
+        self.caught_up = threading.Event()
+        """once it has the rows that it lacked, or will not get them"""
+        self.hurry = False
+        """whether those that it still lacks shall wait for the run to go on"""
+        self.moved = time.monotonic()
+        """when it last took rows"""
         self.error: BaseException | None = None
+        self.cannot_begin = False
+        """whether that came before it had begun"""
         self.out = False
         """whether it is left out, which the user has been told"""
         self._queue: queue.Queue[Any] = queue.Queue(BEHIND)
@@ -57,27 +66,30 @@ class _Feed:
 
     def _work(self, earlier: list[Row]) -> None:
         try:
-            self._begin(earlier)
+            lacks = self._begin(earlier)
+            self.moved = time.monotonic()
             self.begun.set()
+            has_all = self._catch_up(lacks)
             while not self.error:
                 item = self._queue.get()
-                if isinstance(item, list):
-                    self._log([x for x in item if x.step > self._past.get(x.seed, -1)])
-                else:
+                if not isinstance(item, list):
                     self.tracker.close(*item)
                     break
+                if has_all:  # else they would hide that others before them are missing
+                    self._log([x for x in item if x.step > self._past.get(x.seed, -1)])
             else:  # it was given up, being late
                 self.tracker.close("failed", [])
         except BaseException as error:  # whatever it does, the run goes on
-            self.error = error
-            self.begun.set()
+            self.cannot_begin, self.error = not self.begun.is_set(), error
             with contextlib.suppress(BaseException):
                 self.tracker.close("failed", [])
         finally:
-            self.ended.set()
+            for event in (self.begun, self.caught_up, self.ended):
+                event.set()
 
-    def _begin(self, earlier: list[Row]) -> None:
-        kept = {row.seed: row.step for row in earlier}
+    def _begin(self, earlier: list[Row]) -> list[Row]:
+        """The rows that it lacks."""
+        kept = self._kept(earlier)
         given, since = self.record.given.get(self.name), None
         if given is not None:
             given = {seed: given.get(seed, -1) for seed in self.facts.ids}
@@ -88,9 +100,31 @@ class _Feed:
             has |= {seed: (since if self.tracker.rewinds else given)[seed] for seed in goes_on}
         self._past = {seed: step for seed, step in has.items() if step > kept.get(seed, -1)}
         self.record.give(self.name, has)
-        lacks = [row for row in earlier if row.step > has.get(row.seed, -1)]
-        for at in range(0, len(lacks), AT_ONCE):
-            self._log(lacks[at : at + AT_ONCE])
+        return [row for row in earlier if row.step > has.get(row.seed, -1)]
+
+    def _kept(self, earlier: list[Row]) -> Given:
+        """The last row of each seed that stays; of a tracker that rewinds the one before, so that
+        the closing table, which lies at the last one's step, comes once however often it comes.
+        """
+        kept: Given = {}
+        last: Given = {}
+        for row in earlier:
+            if row.seed in last:
+                kept[row.seed] = last[row.seed]
+            last[row.seed] = row.step
+        return kept if self.tracker.rewinds else last
+
+    def _catch_up(self, lacks: list[Row]) -> bool:
+        """Give it what it lacks, seed by seed; whether it has got all of it."""
+        for seed in self.facts.ids:
+            rows = [row for row in lacks if row.seed == seed]
+            for at in range(0, len(rows), AT_ONCE):
+                if self.error or self.hurry:
+                    return False
+                self._log(rows[at : at + AT_ONCE])
+                self.moved = time.monotonic()
+        self.caught_up.set()
+        return True
 
     def _log(self, rows: list[Row]) -> None:
         """One that rewinds can be given rows twice. Of the others, it is noted first: where the
@@ -140,6 +174,40 @@ class Trackers:
         """The closing table."""
         self._result = _rows(result)
 
+    def catch_up(self) -> None:
+        """Wait until they have what they lacked; not for one that stands still."""
+        for feed in self._feeds:
+            while not (feed.out or feed.caught_up.wait(_left(feed.moved + FINISH_S))):
+                if _left(feed.moved + FINISH_S) == 0.0:
+                    feed.error = QtotError(f"it took nothing for {FINISH_S:.0f} s")
+                    break
+        self.tell()
+
+    def begin(self, earlier: list[Row]) -> None:
+        """Begin all of them, and have them given the rows that they lack.
+
+        Raises:
+            QtotError: one that was asked for cannot begin.
+        """
+        for feed in self._feeds:
+            feed.start(earlier)
+        until = time.monotonic() + BEGIN_S
+        for feed in self._feeds:
+            if not feed.begun.wait(_left(until)):
+                feed.cannot_begin = True
+                feed.error = QtotError(f"it did not begin within {BEGIN_S:.0f} s")
+        failed = [(x, x.error) for x in self._feeds if x.cannot_begin and x.error is not None]
+        for feed, error in failed:
+            if feed.facts.named:
+                for other, _ in failed:
+                    other.out = True  # one line is enough
+                raise QtotError(
+                    f"tracker {feed.name} cannot begin ({_plain(error)}); once that is mended, go "
+                    f"on with: qtot resume {feed.record.folder.path} --track {feed.name}; or "
+                    "without --track"
+                )
+        self.tell()
+
     def __enter__(self) -> Trackers:
         return self
 
@@ -147,6 +215,8 @@ class Trackers:
         if kind is None:
             self._close("finished", FINISH_S)
         else:
+            for feed in self._feeds:
+                feed.hurry = True
             stopped = issubclass(kind, KeyboardInterrupt)
             self._close("stopped" if stopped else "failed", STOP_S)
 
@@ -155,7 +225,7 @@ class Trackers:
             feed.put((status, self._result))
         until = time.monotonic() + seconds
         for feed in self._feeds:
-            if not feed.out and not feed.ended.wait(max(0.0, until - time.monotonic())):
+            if not feed.out and not feed.ended.wait(_left(until)):
                 feed.error = feed.error or QtotError(f"it did not end within {seconds:.0f} s")
         self.tell()
 
@@ -212,24 +282,18 @@ def track(
         )
         for name, tracker in made.items()
     ]
-    for feed in feeds:
-        feed.start(earlier)
-    trackers, until = Trackers(feeds), time.monotonic() + BEGIN_S
-    for feed in feeds:
-        if not feed.begun.wait(max(0.0, until - time.monotonic())):
-            feed.error = QtotError(f"it did not begin within {BEGIN_S:.0f} s")
-    for feed in feeds:
-        if feed.error is not None and feed.name in asked:
-            for other in feeds:
-                other.put(("failed", []))
-            raise QtotError(
-                f"tracker {feed.name} cannot begin ({_plain(feed.error)}); once that is mended, go "
-                f"on with: qtot resume {folder.path} --track {feed.name}; or without --track"
-            )
-    for line in left_out:
-        warnings.warn(line, QtotWarning, stacklevel=2)
-    trackers.tell()
-    return trackers
+    with contextlib.ExitStack() as stack:
+        trackers = stack.enter_context(Trackers(feeds))  # closed where one cannot begin
+        trackers.begin(earlier)
+        for line in left_out:
+            warnings.warn(line, QtotWarning, stacklevel=2)
+        stack.pop_all()
+        return trackers
+
+
+def _left(until: float) -> float:
+    """Seconds."""
+    return max(0.0, until - time.monotonic())
 
 
 def _rows(rows: list[dict[str, Any]]) -> list[Row]:

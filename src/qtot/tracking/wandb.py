@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ class Tracker:
         if "finish_timeout" in getattr(self._wandb.Settings, "model_fields", ()):
             limits["finish_timeout"] = 50
         for seed, name in facts.ids.items():
+            # It names folders by the second, and would write over one that is there.
+            while any(facts.folder.glob(f"*-{time.strftime('%Y%m%d_%H%M%S')}-{name}")):
+                time.sleep(0.1)
             self._runs[seed] = self._wandb.init(
                 id=name,
                 resume="allow",

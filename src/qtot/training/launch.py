@@ -16,7 +16,7 @@ from qtot.errors import QtotError
 from qtot.process import prepare
 from qtot.store.run_folder import SCHEMA, RunFolder
 from qtot.tracking.base import Tracker, asked_for
-from qtot.tracking.record import Record
+from qtot.tracking.record import Record, behind
 from qtot.tracking.trackers import Trackers, track
 from qtot.training.compile import traced_init
 from qtot.training.display import Display
@@ -100,38 +100,17 @@ def resume_training(
                 Record.of(folder)  # damaged, it is refused before anything is written
             wanted = asked_for(trackers if leads() else ())
             config, spec = folder.facts()
-            recorded, ended, asked = folder.recorded(), bool(folder.result()), config.steps
+            recorded, result, asked = folder.recorded(), folder.result(), config.steps
             if reschedule and steps is None:
                 raise QtotError("--reschedule goes with --steps, over which it stretches")
             if steps is not None:
                 config = replace(config, steps=steps)
             if reschedule:
                 config = replace(config, optimiser=replace(config.optimiser, steps=config.steps))
-            resumed, told = newest(folder.checkpoints, config.seeds)
-            if resumed is None:
-                if ended or recorded["schema"] < SCHEMA:
-                    raise QtotError(f"{folder.path} has no checkpoints to go on from")
-                if "imported" in recorded:
-                    raise QtotError(
-                        f"{folder.path} was imported and never trained here; begin from its agents:"
-                        f" qtot train --init-agents {folder.path}"
-                    )
-                if config.init_agents:
-                    raise QtotError(
-                        f"{folder.path} was ended before its first checkpoint; begin it anew, with "
-                        f"qtot train --init-agents {config.init_agents}"
-                    )
-                told = ["it was ended before its first checkpoint, and begins anew"]
-            elif resumed.step >= config.steps and (ended or resumed.step < asked):
-                raise QtotError(
-                    f"{folder.path} has taken {resumed.step:,} steps, and {config.steps:,} were "
-                    "asked for; --steps says how many there shall be in all"
-                )
-            elif config.data == "replay" and not resumed.record["replay"]:
-                told.append(
-                    "what the replay held was not saved: it is filled anew before learning goes "
-                    "on, and the run is not exactly the one that it would have been"
-                )
+            feeds_only = bool(result) and steps is None and bool(trackers or behind(folder))
+            resumed, told = None, []
+            if not feeds_only:
+                resumed, told = _from_where(folder, config, recorded, bool(result), asked)
         folder = reopened_folder(folder, config, spec)
         if resumed is not None and _evaluated(resumed, config):
             # It was ended between its last checkpoint and its closing table.
@@ -141,10 +120,9 @@ def resume_training(
                 folder.close(result)
             except OSError as error:
                 raise QtotError(f"cannot write the run folder {folder.path} ({error})") from None
-            with together():
-                begun = tracked(folder, config, wanted, goes_on=True)
-            with begun:
-                begun.conclude(result)
+            feeds_only = True
+        if feeds_only:
+            _feed(folder, config, wanted, result, quiet=quiet)
             return folder
         with _Opened(config, env, nans=nans, resumes=True) as opened:
             with together():
@@ -155,6 +133,71 @@ def resume_training(
             return opened.train(
                 folder, quiet=quiet, resumed=resumed, told=told, wanted=wanted, goes_on=True
             )
+
+
+def _from_where(
+    folder: RunFolder, config: TrainConfig, recorded: dict[str, Any], ended: bool, asked: int
+) -> tuple[Resumed | None, list[str]]:
+    """The checkpoint to go on from, None for the run's beginning; and what to say of it.
+
+    Args:
+        folder: the run's.
+        config: what it goes on with.
+        recorded: its ``config.json``.
+        ended: whether it has its closing table.
+        asked: the steps that it was to take before.
+
+    Raises:
+        QtotError: there is nothing to go on from, or to do.
+    """
+    resumed, told = newest(folder.checkpoints, config.seeds)
+    if resumed is None:
+        if ended or recorded["schema"] < SCHEMA:
+            raise QtotError(f"{folder.path} has no checkpoints to go on from")
+        if "imported" in recorded:
+            raise QtotError(
+                f"{folder.path} was imported and never trained here; begin from its agents:"
+                f" qtot train --init-agents {folder.path}"
+            )
+        if config.init_agents:
+            raise QtotError(
+                f"{folder.path} was ended before its first checkpoint; begin it anew, with "
+                f"qtot train --init-agents {config.init_agents}"
+            )
+        told = ["it was ended before its first checkpoint, and begins anew"]
+    elif resumed.step >= config.steps and (ended or resumed.step < asked):
+        raise QtotError(
+            f"{folder.path} has taken {resumed.step:,} steps, and {config.steps:,} were "
+            "asked for; --steps says how many there shall be in all"
+        )
+    elif config.data == "replay" and not resumed.record["replay"]:
+        told.append(
+            "what the replay held was not saved: it is filled anew before learning goes "
+            "on, and the run is not exactly the one that it would have been"
+        )
+    return resumed, told
+
+
+def _feed(
+    folder: RunFolder,
+    config: TrainConfig,
+    wanted: dict[str, Tracker],
+    result: list[dict[str, Any]],
+    *,
+    quiet: bool,
+) -> None:
+    """Give the trackers of a run that has ended what they lack, and its closing table."""
+    with contextlib.ExitStack() as stack:
+        with together():
+            trackers = stack.enter_context(tracked(folder, config, wanted, goes_on=True))
+        display = Display(config, quiet=quiet or not leads())
+        if trackers.said:
+            display.say(f"{folder.path} has ended; its trackers get what they lack")
+        for line in trackers.said:
+            display.say(line)
+        seeds = range(config.seed, config.seed + config.seeds)
+        trackers.conclude([row for row in result if row["seed"] in seeds])
+        trackers.catch_up()
 
 
 def tracked(
@@ -255,18 +298,21 @@ class _Opened:
         goes_on: bool = False,
     ) -> RunFolder:
         """The header, and the run."""
-        with together():
-            trackers = tracked(folder, self.config, wanted, goes_on=goes_on)
-        display = Display(self.config, quiet=quiet or not leads())
-        spec, out = self.world.spec, folder.path
-        display.header(header(self.engine, spec, device=self.device, memory=self.memory, out=out))
-        for line in [self.device[k] for k in ("warning",) if k in self.device] + list(told):
-            display.warn(line)
-        if resumed is not None:
-            display.say(f"going on from step {resumed.step:,}")
-        for line in trackers.said:
-            display.say(line)
-        with display, trackers:
+        with contextlib.ExitStack() as stack:
+            with together():
+                begun = tracked(folder, self.config, wanted, goes_on=goes_on)
+                trackers = stack.enter_context(begun)
+            display = Display(self.config, quiet=quiet or not leads())
+            spec, out = self.world.spec, folder.path
+            lines = header(self.engine, spec, device=self.device, memory=self.memory, out=out)
+            display.header(lines)
+            for line in [self.device[k] for k in ("warning",) if k in self.device] + list(told):
+                display.warn(line)
+            if resumed is not None:
+                display.say(f"going on from step {resumed.step:,}")
+            for line in trackers.said:
+                display.say(line)
+            stack.enter_context(display)
             Training(
                 self.engine,
                 folder,

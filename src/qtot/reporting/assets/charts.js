@@ -106,6 +106,7 @@ function drawProfile(data) {
   Plotly.react(place, traces, layout("threshold", "share of runs above", {}), CONFIG);
 }
 
+const MOST_NAMES = 20; // that fit above each other
 // One line a trial over the axes of its settings, the best in the accent's colour.
 function drawSweep(place, sweep) {
   const { names, trials, metric } = sweep;
@@ -129,11 +130,12 @@ function drawSweep(place, sweep) {
     hovermode: "closest",
     xaxis: { tickvals: axes.map((_, k) => k), ticktext: axes.map(plain), gridcolor: css("--soft"), fixedrange: true, zeroline: false },
     yaxis: { visible: false, range: [-0.08, 1.08], fixedrange: true },
-    annotations: axes.flatMap((_, k) => [[0, scales[k].low], [1, scales[k].high]].map(([y, text]) => ({
-      x: k, y, text: plain(text), showarrow: false, yshift: y ? 12 : -12, font: { size: 10, color: css("--soft") } }))),
+    annotations: axes.flatMap((_, k) => scales[k].marks.map((mark) => Object.assign({
+      x: k, showarrow: false, font: { size: 10, color: css("--soft") } }, mark))),
   }), CONFIG);
 }
 
+// Where a value lies on its axis; a range says its ends, kinds each say their name where they lie.
 function scaleOf(column, log) {
   const there = column.filter((v) => v !== null);
   let f;
@@ -141,11 +143,14 @@ function scaleOf(column, log) {
     const map = log ? Math.log : (v) => v;
     const low = Math.min(...there), high = Math.max(...there);
     f = (v) => (v === null ? null : high > low ? (map(v) - map(low)) / (map(high) - map(low)) : 0.5);
-    f.low = short(low); f.high = short(high);
+    f.marks = [{ y: 0, text: short(low), yshift: -12 }, { y: 1, text: short(high), yshift: 12 }];
   } else {
     const kinds = [...new Set(there.map(String))].sort();
     f = (v) => (v === null ? null : kinds.length > 1 ? kinds.indexOf(String(v)) / (kinds.length - 1) : 0.5);
-    f.low = kinds[0] ?? ""; f.high = kinds[kinds.length - 1] ?? "";
+    const every = Math.ceil(kinds.length / MOST_NAMES);
+    f.marks = kinds.filter((_, i) => i % every === 0).map((kind) => ({
+      y: f(kind), text: plain(kind.length > 24 ? `${kind.slice(0, 23)}…` : kind),
+      xanchor: "left", xshift: 7, bgcolor: faint(css("--panel"), 0.75) }));
   }
   return f;
 }
