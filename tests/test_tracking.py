@@ -64,7 +64,7 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     yield
     for thread in threading.enumerate():
-        if thread.name.startswith("qtot-"):
+        if thread.name in {f"qtot-{name}" for name in TRACKERS}:
             thread.join(10)
             assert not thread.is_alive(), thread.name
 
