@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -64,7 +65,7 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     yield
     for thread in threading.enumerate():
-        if thread.name.startswith("qtot-"):
+        if thread.name in {f"qtot-{name}" for name in TRACKERS}:
             thread.join(10)
             assert not thread.is_alive(), thread.name
 
@@ -729,6 +730,37 @@ def test_mlflow_tracks_by_itself_in_a_database_in_the_working_directory(
     logs, _, runs = mlflow()
     close(logs, metrics(folder))
     assert len(runs) == 1 and len(logs) == 4
+
+
+@pytest.mark.long
+@needs("mlflow")
+@pytest.mark.usefixtures("tidy")
+def test_processes_that_make_mlflows_database_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """As the first trials of a sweep; MLflow by itself leaves it broken."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    source = (
+        "import sys; from pathlib import Path; from qtot.tracking.base import Facts, make_tracker\n"
+        "tracker, name = make_tracker('mlflow'), sys.argv[1]; print(flush=True); input()\n"
+        "tracker.begin(Facts(name, Path(name) / 'mlflow', {'a': 1}, {0: name}, True), None)\n"
+        "tracker.close('finished', [])"
+    )
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen([sys.executable, "-c", source, name], stdin=pipe, stdout=pipe, stderr=pipe)
+        for name in "abc"
+    ]
+    for process in processes:  # all have imported it
+        assert process.stdout is not None and process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    said = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, said
+    runs = mlflow()[2]
+    assert {x.data.tags["qtot.run"] for x in runs} == {"a", "b", "c"}
 
 
 @needs("mlflow")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,9 @@ class Tracker:
             raise QtotError("its store would lie in the run folder; start qtot elsewhere")
         # MLflow tells of each table that it makes.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        self._client = self._mlflow.MlflowClient()
-        experiment, goes_on = self._experiment(), set()
+        with _alone(self._mlflow.get_tracking_uri()):
+            self._client = self._mlflow.MlflowClient()
+            experiment, goes_on = self._experiment(), set()
         for seed, own in facts.ids.items():
             tagged = f"tags.`qtot.id` = '{own}'"
             found = self._client.search_runs([experiment], tagged) if since is not None else []
@@ -111,6 +114,21 @@ class Tracker:
             self.log([row._replace(values=new)])
         for run in self._runs.values():
             self._client.set_terminated(run, STATUSES[status])
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """While a database of this machine may be made: MLflow leaves it broken where two processes
+    make it at once, as the first trials of a sweep would. Its folder is what they lock.
+    """
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # MLflow will say what is wrong with the folder
+            if uri.startswith("sqlite:///"):
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _named(scalar: str) -> str:
