@@ -14,7 +14,7 @@ from qtot.config import TrainConfig
 from qtot.envs.spec import EnvSpec
 from qtot.errors import QtotError
 from qtot.reporting.wording import setting
-from qtot.store.run_folder import RunFolder
+from qtot.store.run_folder import RunFolder, is_run
 
 Row = dict[str, Any]
 ASIDE = ("env", "seed", "seeds", "log_every", "collectors", "ray_address")
@@ -135,7 +135,7 @@ def found(paths: Sequence[Path]) -> list[Path]:
         raise QtotError("name the runs to report on: their folders, or one in which they lie")
     out: dict[Path, None] = {}
     for path in paths:
-        if (path / "config.json").is_file():
+        if is_run(path):
             out[path] = None
             continue
         try:
