@@ -18,7 +18,7 @@ from pathlib import Path
 from qtot.config import TrainConfig, nested_replace, scheduled
 from qtot.envs.spec import EnvSpec
 from qtot.store.run_folder import RunFolder
-from qtot.sweeping.child import STOPPED, Job, _leave_with_parent
+from qtot.sweeping.child import NO_TRACKER, STOPPED, Job, _leave_with_parent
 
 SPEC = EnvSpec("fake/team", ("a", "b"), (2, 2), (1, 1), state_size=1, episode_limit=4)
 
@@ -34,8 +34,14 @@ def main(said: str) -> None:
     if config.replay.batch == 8:
         sys.stderr.write("warned before\nerror: the fake mistake\n")
         sys.exit(2)
+    if job.track:
+        sys.stderr.write("error: tracker x cannot begin (no route); once that is mended, go on\n")
+        sys.exit(NO_TRACKER)
     if config.replay.batch == 9:
         raise RuntimeError("the fake crash")
+    if config.replay.batch == 12:
+        sys.stderr.write(f"error: {job.out} is no good\n")
+        sys.exit(2)
     if config.replay.batch == 10:
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

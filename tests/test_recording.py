@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 import qtot
 from extras import needs
+from qtot.envs import make_env
 from qtot.reporting.page import make_report
 from small import small_config
 from untrained import MEMORY, untrained
@@ -71,3 +73,18 @@ def test_an_episode_that_fails_is_left_out(tmp_path: Path):
     np.testing.assert_array_equal(arrays["lengths"], whole["lengths"][kept])
     np.testing.assert_array_equal(arrays["returns"], whole["returns"][kept])
     assert ("frames" in arrays) == kept[0]
+
+
+def test_another_environment_of_the_same_shape_is_shown_by_its_own_names(tmp_path: Path):
+    """As after import-pymarl, which does not know what agents are called."""
+    run = untrained(tmp_path / "run", small_config("matrix/climbing", **MEMORY))
+    (run.path / "metrics.jsonl").touch()
+    config = json.loads((run.path / "config.json").read_text())
+    config["env"]["agents"] = ["left", "right"]
+    (run.path / "config.json").write_text(json.dumps(config))
+    run = qtot.load(run.path)
+    assert run.spec.agents == ("left", "right")
+    qtot.record(run, 1, env="matrix/penalty-0")
+    (stage,) = make_report([run.path]).data["stages"]
+    assert stage["agents"] == list(make_env("matrix/penalty-0").spec.agents)
+    assert qtot.render(run, tmp_path / "e.gif", env="matrix/penalty-0") > 1

@@ -457,6 +457,34 @@ def test_where_nothing_works_that_is_said_soon(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("fake")
+@needs("tensorboardX")
+def test_a_tracker_that_cannot_begin_costs_no_trial(tmp_path: Path):
+    tracked = Settings(3, 1, quiet=True, track=("tensorboard",))
+    with pytest.raises(QtotError, match=r"trial-0000: tracker x cannot begin \(no route\); go on"):
+        begin.sweep(tmp_path / "a", BASE, SPACE, tracked)
+    assert [trial.state for trial in read_sweep(tmp_path / "a").trials] == ["running"]
+    assert [trial.state for trial in swept(tmp_path / "a", 3).trials] == ["finished"] * 3
+
+
+@pytest.mark.usefixtures("fake")
+def test_failures_that_name_their_trials_are_alike(tmp_path: Path):
+    base = nested_replace(BASE, {"replay": {"batch": 12}})
+    with pytest.raises(QtotError, match=r"3 trials failed alike, .*/a/trial-0002 is no good"):
+        swept(tmp_path / "a", 20, base=base)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_sweep_goes_on_where_its_output_has_no_room(monkeypatch: pytest.MonkeyPatch):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        Screen(1, quiet=False).say("nobody will read this")
+        with pytest.raises(OSError, match="No space left"):
+            full.flush()
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+@pytest.mark.usefixtures("fake")
 def test_a_trial_that_lags_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("qtot.sweeping.search.LOOK", 0.1)
     space = parse_space(["optimiser.lr=1e-3..2e-3", "replay.batch=16,17"], BASE)
@@ -590,16 +618,16 @@ def test_a_trial_that_an_earlier_child_still_saves_is_waited_for(
     begun.path.mkdir()
     write_sweep(begun)
     monkeypatch.setattr("qtot.sweeping.search.PATIENCE", 0.2)
-    with RunFolder(begun.run_path(trial)).held():
-        (failed, other) = swept(begun.path, 2).trials
-        assert (failed.state, other.state) == ("failed", "finished")
-        assert "wait until it ends" in failed.reason
-    write_sweep(begun)
+    wait = pytest.raises(QtotError, match=r"wait until it ends.*; go on with the same command")
+    with RunFolder(begun.run_path(trial)).held(), wait:
+        swept(begun.path, 2)
+    states = [trial.state for trial in read_sweep(begun.path).trials]
+    assert states == ["running", "finished"]
     monkeypatch.setattr("qtot.sweeping.search.PATIENCE", 30.0)
     with contextlib.ExitStack() as stack:
         stack.enter_context(RunFolder(begun.run_path(trial)).held())
         threading.Timer(0.5, stack.pop_all().close).start()
-        assert swept(begun.path, 1).trials[0].state == "finished"
+        assert [trial.state for trial in swept(begun.path, 2).trials] == ["finished"] * 2
 
 
 @pytest.mark.usefixtures("fake")

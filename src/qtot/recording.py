@@ -105,6 +105,7 @@ def _written(run: Run, spec: EnvSpec, asked: Asked, seen: Witnessed) -> Recorded
         "which": run.which,
         "params": run.digest(seed),
         "agents": spec.agents,
+        "n_actions": spec.n_actions,
         "action_meanings": spec.action_meanings,
         "scene": None
         if scene is None

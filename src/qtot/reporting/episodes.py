@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -91,7 +90,11 @@ def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
 
     be(facts["which"] in get_args(Which) and isinstance(facts["seed"], int), "which")
     be(isinstance(facts["params"], str), "params")
-    be(tuple(facts["agents"]) == spec.agents, "it is of other agents")
+    agents, n_actions = facts["agents"], facts["n_actions"]  # of the environment, --env perhaps
+    be(isinstance(agents, list) and isinstance(n_actions, list), "agents")
+    be(len(agents) == spec.n_agents and all(isinstance(x, str) for x in agents), "agents")
+    be(len(n_actions) == spec.n_agents and all(type(x) is int for x in n_actions), "n_actions")
+    be(min(n_actions) > 0 and max(n_actions) <= spec.max_actions, "n_actions")
     for name, axes in (SHAPES | SHAPES_OF_SOME).items():
         if name in SHAPES or name in arrays:
             shape = arrays[name].shape
@@ -103,7 +106,7 @@ def _check(run: ReadRun, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -
     for name in ("slots/action", "said/greedy"):
         array = arrays[name]
         be(array.dtype.kind in "iu", name)
-        be(((array >= 0) & (array < np.array(spec.n_actions))).all(), name)
+        be(((array >= 0) & (array < np.array(n_actions))).all(), name)
     lengths = arrays["lengths"]
     be(lengths.shape == (many,) and 1 <= lengths.min() <= lengths.max() < slots, "lengths")
     be(arrays["returns"].shape == (many,), "returns")
@@ -259,19 +262,18 @@ def _picture(frame: np.ndarray) -> str:
 
 def stage(run: ReadRun, record: Record) -> dict[str, Any]:
     """What all episodes of a record share."""
-    spec = run.spec
     return {
-        "agents": spec.agents,
-        "n_actions": spec.n_actions,
-        "action_meanings": spec.action_meanings or _meanings(record.facts, spec.n_actions),
+        "agents": record.facts["agents"],
+        "n_actions": record.facts["n_actions"],
+        "action_meanings": _meanings(record.facts),
         "on_policy": method(run.config.algo).on_policy,
         "scene": record.facts["scene"],
     }
 
 
-def _meanings(facts: dict[str, Any], n_actions: Sequence[int]) -> Any:
-    """Of an environment that says what its actions mean only since the run."""
+def _meanings(facts: dict[str, Any]) -> Any:
+    """As the environment said when it was recorded."""
     said = facts.get("action_meanings")
-    if not isinstance(said, list) or [len(x) for x in said] != list(n_actions):
+    if not isinstance(said, list) or [len(x) for x in said] != facts["n_actions"]:
         return ()
     return said if all(isinstance(x, str) for row in said for x in row) else ()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qtot.errors import QtotError
+from qtot.tracking.base import TrackerError
 
 START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -23,6 +24,9 @@ SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """several children take of a GPU's memory what they need, where the first would take most of it"""
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 """exit codes of a child that was asked to stop: saved, and before there was anything to save"""
+
+NO_TRACKER = 75
+"""exit code of a child that has lost nothing: a tracker could not begin"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def main(said: str) -> None:
         _train(job)
     except QtotError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(NO_TRACKER if isinstance(error, TrackerError) else 2)
     except KeyboardInterrupt as stop:
         sys.stderr.flush()
         os._exit(128 + getattr(stop, "signum", signal.SIGINT))

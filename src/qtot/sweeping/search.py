@@ -13,7 +13,7 @@ from qtot.space import size
 from qtot.store.lock import HeldError
 from qtot.store.run_folder import RunFolder, is_run
 from qtot.store.sweep_folder import State, Sweep, Trial, write_sweep
-from qtot.sweeping.child import STOPPED, Child, Job, cpus_of
+from qtot.sweeping.child import NO_TRACKER, STOPPED, Child, Job, cpus_of
 from qtot.sweeping.shown import Screen
 from qtot.sweeping.suggest import importance, suggest
 from qtot.sweeping.value import curve, lags, metric_of, seconds, worth
@@ -65,6 +65,10 @@ class Search:
         self.looked = 0.0
         self.waiting: dict[int, float] = {}
         """since when, by trial, for a child of an earlier search that still saves it"""
+        self.held: list[str] = []
+        """which of them were waited for in vain"""
+        self.trouble = ""
+        """why no trial can go on, for all that can be known"""
 
     def run(self) -> Sweep:
         """Until all trials have ended.
@@ -78,7 +82,7 @@ class Search:
             self.screen.say(f"these are all {self.trials} combinations that there are")
         with StopRequest() as stop:
             try:
-                while not stop.asked and self._unfinished():
+                while not stop.asked and not self.trouble and self._unfinished():
                     self._fill()
                     time.sleep(POLL)
                     self._collect()
@@ -89,7 +93,13 @@ class Search:
                     self._drain()
                     self.screen.say("go on with the same command")
                     raise Stopped(stop.signum)
+                if self.trouble or self.held:
+                    raise QtotError(self.trouble or f"{self.held[0]}; go on with the same command")
             except KeyboardInterrupt:  # all is saved, or a second one does not wait
+                raise
+            except QtotError:
+                self.screen.say(f"stopping; trials that are being saved: {len(self.running)}")
+                self._drain()
                 raise
             except BaseException:  # also whoever read what is printed here, and left
                 self._drain()
@@ -119,6 +129,9 @@ class Search:
         while len(self.running) < self.jobs and (trial := self._next()) is not None:
             try:
                 done = self._start(trial)
+            except HeldError as error:  # no harm was done to it: it is left as it is
+                self.held.append(str(error))
+                continue
             except QtotError as error:
                 done = replace(trial, state="failed", reason=str(error))
             if done is not None:
@@ -225,6 +238,12 @@ class Search:
         if code in STOPPED:
             self.screen.say(f"{trial.name} was stopped by a signal, and can go on")
             return None
+        if code == NO_TRACKER:
+            self.trouble = (
+                f"{trial.name}: {last.removeprefix('error: ').partition(';')[0]}; go on with the "
+                "same command once that is mended, or without --track"
+            )
+            return None
         if code == 2:
             why = last.removeprefix("error: ")
         else:
@@ -250,7 +269,9 @@ class Search:
         self.sweep = replace(self.sweep, trials=tuple(trials))
         write_sweep(self.sweep)
         self.screen.ended(self.sweep, done)
-        failed = [trial.reason for trial in trials if trial.state == "failed"]
+        failed = [
+            trial.reason.replace(trial.name, "") for trial in trials if trial.state == "failed"
+        ]
         if len(failed) >= ALIKE and len(set(failed)) == 1 and not self.sweep.ranked():
             raise QtotError(f"{len(failed)} trials failed alike, and none finished: {done.reason}")
 

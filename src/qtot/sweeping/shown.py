@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from rich.console import Console
 from rich.table import Table
 
 from qtot.config import TrainConfig
+from qtot.console import Undeterred
 from qtot.presets import preset_config
 from qtot.space import differences, shown
 from qtot.store.sweep_folder import LAST, Sweep, Trial
@@ -22,9 +22,9 @@ class Screen:
 
     def __init__(self, trials: int, *, quiet: bool):
         self.trials, self.quiet = trials, quiet
-        self.console = Console(highlight=False, markup=False)
+        self.console = Undeterred(highlight=False, markup=False)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, markup=False, width=PIPED_WIDTH)
+            self.console = Undeterred(highlight=False, markup=False, width=PIPED_WIDTH)
 
     def say(self, line: str) -> None:
         """One line."""

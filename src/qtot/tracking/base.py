@@ -23,6 +23,10 @@ BESIDE = ("best/", "peak_", "share/")
 """how names begin that only the closing table has"""
 
 
+class TrackerError(QtotError):
+    """One that was asked for cannot begin; of the run nothing is lost."""
+
+
 class Facts(NamedTuple):
     """What a tracker is told of a run."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from qtot.config import TrainConfig
 from qtot.errors import QtotError, QtotWarning
 from qtot.store.run_folder import RunFolder
-from qtot.tracking.base import Facts, Row, Status, Tracker, make_tracker
+from qtot.tracking.base import Facts, Row, Status, Tracker, TrackerError, make_tracker
 from qtot.tracking.record import Given, Record
 
 BEGIN_S = 60.0
@@ -201,7 +201,7 @@ class Trackers:
             if feed.facts.named:
                 for other, _ in failed:
                     other.out = True  # one line is enough
-                raise QtotError(
+                raise TrackerError(
                     f"tracker {feed.name} cannot begin ({_plain(error)}); once that is mended, go "
                     f"on with: qtot resume {feed.record.folder.path} --track {feed.name}; or "
                     "without --track"

@@ -8,13 +8,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from qtot.config import TrainConfig
+from qtot.console import Undeterred
 from qtot.envs import names_code
 from qtot.evaluation.table import Column, seeds_table
 
@@ -45,7 +46,7 @@ class Display:
 
     def __init__(self, config: TrainConfig, *, quiet: bool):
         self.config, self.quiet = config, quiet
-        self.console = Console(stderr=False, quiet=quiet, highlight=False)
+        self.console = Undeterred(stderr=False, quiet=quiet, highlight=False)
         # In a notebook rich draws through ipywidgets; without it, lines.
         notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
         terminal = self.console.is_terminal and not self.console.is_jupyter
@@ -63,16 +64,7 @@ class Display:
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
-        self._print(text, style=style, soft_wrap=True, markup=False)
-
-    def _print(self, *given: Any, **how: Any) -> None:
-        """Where the output goes to a full disk, a run goes on all the same."""
-        try:
-            self.console.print(*given, **how)
-        except BrokenPipeError:
-            raise
-        except OSError:
-            pass
+        self.console.print(text, style=style, soft_wrap=True, markup=False)
 
     def warn(self, text: str) -> None:
         """One line that stands out."""
@@ -85,7 +77,7 @@ class Display:
         table.add_column(overflow="fold")
         for title, line in lines.items():
             table.add_row(title, line)
-        self._print(table)
+        self.console.print(table)
 
     def compiled(self, seconds: float) -> None:
         """How long the first step had to wait for its program."""
@@ -140,5 +132,5 @@ class Display:
         self._view.stop()
         columns = [c for c in CLOSING if any(row.get(c.key) is not None for row in result)]
         self.say(f"final greedy policy, {result[0]['eval/episodes']} episodes per seed")
-        self._print(seeds_table(result, columns))
+        self.console.print(seeds_table(result, columns))
         self.say(f"saved in {out} · evaluate again with: qtot eval {out}{named_again(self.config)}")
