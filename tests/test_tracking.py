@@ -512,6 +512,36 @@ def test_what_a_tracker_lacks_of_an_ended_run_may_take_its_time(
     hangs.waits.set()
 
 
+@pytest.mark.parametrize("rewinds", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_tracker_that_comes_back_too_late_undoes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rewinds: bool, fails: bool
+):
+    """The run is another session's by then, and so is the tracker run."""
+    monkeypatch.setattr(trackers, "FINISH_S", 0.2)
+    late, folder = Slow(rewinds=rewinds), tmp_path / "run"
+
+    def log(rows: list[Row]) -> None:
+        late.entered.set()
+        assert late.waits.wait(30)
+        if fails:
+            raise OSError("no server")
+
+    late.log = log  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.warns(QtotWarning, match="it did not end within"), begun(folder, late) as tracked:
+        tracked.log(logged(0))
+        assert late.entered.wait(10)
+    with begun(folder, Fake(rewinds=rewinds), rows=3):
+        pass
+    kept = (folder / "tracking.json").read_bytes()
+    assert Record.of(RunFolder(folder)).given["wandb"] == {0: 3}
+    late.waits.set()
+    for thread in threading.enumerate():
+        if thread.name == "qtot-wandb":
+            thread.join(10)
+    assert (folder / "tracking.json").read_bytes() == kept and late.status is None
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, QtotError, None])
 def test_a_tracker_that_hangs_holds_up_no_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Any

@@ -28,6 +28,8 @@ class Record:
         self.folder = folder
         self.id = known or secrets.token_hex(16)
         self.given: dict[str, Given] = {}
+        self.closed = False
+        """whether the session is over, and ``tracking.json`` may be another's"""
         self._writing = threading.Lock()
 
     @staticmethod
@@ -56,12 +58,19 @@ class Record:
 
     def give(self, name: str, given: Given) -> None:
         """Write down that a tracker is given rows up to these steps. Where that cannot be written,
-        a run that is killed may give them twice.
+        a run that is killed may give them twice. Nothing is written once it is closed.
         """
         with self._writing, contextlib.suppress(OSError):
+            if self.closed:
+                return
             self.given[name] = {**self.given.get(name, {}), **given}
             value = {"id": self.id, "given": self.given}
             self.folder.write_tracking(value)
+
+    def close(self) -> None:
+        """Before the run folder is let go: a tracker that hangs may come back after that."""
+        with self._writing:
+            self.closed = True
 
 
 def behind(folder: RunFolder) -> list[str]:

@@ -73,19 +73,24 @@ class _Feed:
             while not self.error:
                 item = self._queue.get()
                 if not isinstance(item, list):
-                    self.tracker.close(*item)
+                    self._close(*item)
                     break
                 if has_all:  # else they would hide that others before them are missing
                     self._log([x for x in item if x.step > self._past.get(x.seed, -1)])
             else:  # it was given up, being late
-                self.tracker.close("failed", [])
+                self._close("failed", [])
         except BaseException as error:  # whatever it does, the run goes on
             self.cannot_begin, self.error = not self.begun.is_set(), error
             with contextlib.suppress(BaseException):
-                self.tracker.close("failed", [])
+                self._close("failed", [])
         finally:
             for event in (self.begun, self.caught_up, self.ended):
                 event.set()
+
+    def _close(self, status: Status, result: list[Row]) -> None:
+        """Unless that comes too late: another session may feed the same tracker run by now."""
+        if not self.record.closed:
+            self.tracker.close(status, result)
 
     def _begin(self, earlier: list[Row]) -> list[Row]:
         """The rows that it lacks."""
@@ -130,12 +135,14 @@ class _Feed:
         """One that rewinds can be given rows twice. Of the others, it is noted first: where the
         process is killed in between, rows are missing rather than doubled.
         """
-        if not rows:
+        if not rows or self.record.closed:
             return
         before = dict(self.record.given[self.name])
         after = {row.seed: row.step for row in rows}
         if not self.tracker.rewinds:
             self.record.give(self.name, after)
+            if self.record.closed:  # perhaps it was not noted
+                return
         try:
             self.tracker.log(rows)
         except BaseException:
@@ -212,13 +219,17 @@ class Trackers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._close("finished", FINISH_S)
-        else:
+        try:
+            if kind is None:
+                self._close("finished", FINISH_S)
+            else:
+                for feed in self._feeds:
+                    feed.hurry = True
+                stopped = issubclass(kind, KeyboardInterrupt)
+                self._close("stopped" if stopped else "failed", STOP_S)
+        finally:  # also where Ctrl-C comes once more
             for feed in self._feeds:
-                feed.hurry = True
-            stopped = issubclass(kind, KeyboardInterrupt)
-            self._close("stopped" if stopped else "failed", STOP_S)
+                feed.record.close()
 
     def _close(self, status: Status, seconds: float) -> None:
         for feed in self._feeds:
