@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
+from urllib.parse import quote
 
 import pytest
 
@@ -28,6 +30,7 @@ from qtot.store.checkpoints import Checkpoints
 from qtot.store.run_folder import RunFolder
 from qtot.tracking import trackers
 from qtot.tracking.base import TRACKERS, Facts, Name, Row, asked_for, make_tracker
+from qtot.tracking.mlflow import alone
 from qtot.tracking.record import Record
 from qtot.tracking.trackers import Trackers, track
 from small import small_config
@@ -768,8 +771,10 @@ def test_mlflow_tracks_by_itself_in_a_database_in_the_working_directory(
 def test_processes_that_make_mlflows_database_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """As the first trials of a sweep; MLflow by itself leaves it broken."""
+    """As the first trials of a sweep; MLflow by itself leaves it broken. It quotes the folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / "a folder, über").mkdir()
+    monkeypatch.chdir(tmp_path / "a folder, über")
     source = (
         "import sys; from pathlib import Path; from qtot.tracking.base import Facts, make_tracker\n"
         "tracker, name = make_tracker('mlflow'), sys.argv[1]; print(flush=True); input()\n"
@@ -791,6 +796,21 @@ def test_processes_that_make_mlflows_database_at_once(
     assert [process.returncode for process in processes] == [0] * 3, said
     runs = mlflow()[2]
     assert {x.data.tags["qtot.run"] for x in runs} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("name", ["plain", "a folder, über"])
+@pytest.mark.parametrize("options", ["", "?timeout=3"])
+def test_the_folder_of_mlflows_database_is_locked(tmp_path: Path, name: str, options: str):
+    folder = tmp_path / name
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        uri = f"sqlite:///{quote(str(folder))}/mlflow.db{options}"
+        with alone(uri), pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(handle)
 
 
 @needs("mlflow")
