@@ -31,7 +31,7 @@ from qtot.store.run_folder import RunFolder
 from qtot.tracking import trackers
 from qtot.tracking.base import TRACKERS, Facts, Name, Row, asked_for, make_tracker
 from qtot.tracking.mlflow import alone
-from qtot.tracking.record import Record
+from qtot.tracking.record import Record, behind
 from qtot.tracking.trackers import Trackers, track
 from small import small_config
 
@@ -457,6 +457,34 @@ def test_rows_come_once_and_all_of_them(tmp_path: Path):
     assert [x.step for x in fourth.rows] == list(range(1, 10))
 
 
+def test_one_that_did_not_take_the_end_is_behind(tmp_path: Path):
+    """It has all rows, and its server went down, or it is stopped, before the closing table."""
+
+    def failing(status: str, result: list[Row]) -> None:
+        raise OSError("no server")
+
+    def ends(fake: Fake, rows: int = 3, raised: Any = None) -> list[str]:
+        tracked = begun(tmp_path / "run", fake, rows)
+        tracked.conclude(logged(rows))
+        tracked.catch_up()
+        tracked.__exit__(raised)
+        return behind(folder)
+
+    folder = RunFolder(tmp_path / "run")
+    with pytest.warns(QtotWarning, match="OSError: no server.* 'qtot resume' gives"):
+        assert ends(Fake(close=failing)) == ["wandb"]
+    assert Record.of(folder).given == {"wandb": {0: 3}}
+    assert ends(Fake(), raised=KeyboardInterrupt) == ["wandb"]
+    assert ends(Fake()) == []
+    with begun(folder.path, Fake(), rows=3):  # a session that has not seen the end
+        assert behind(folder) == ["wandb"]
+    assert ends(Fake(), rows=4) == []
+    value = folder.tracking()
+    assert value.pop("ended") == ["wandb"]
+    folder.write_tracking(value)  # as before this was noted
+    assert behind(folder) == ["wandb"] and ends(Fake(), rows=4) == []
+
+
 class Slow(Fake):
     """Takes rows once it is told to."""
 
@@ -653,6 +681,9 @@ ID = "0" * 32
         {"id": ID, "given": {"wandb": {"0": "http://example.org"}}},
         {"id": ID, "given": {"wandb": {"0": 2**80}}},
         {"id": ID, "given": {"wandb": {"0": True}}},
+        {"id": ID, "given": {}, "ended": "wandb"},
+        {"id": ID, "given": {}, "ended": ["http://example.org"]},
+        {"id": ID, "given": {}, "ended": [{}]},
     ],
 )
 def test_a_record_that_is_none_is_refused(tmp_path: Path, value: Any):

@@ -91,6 +91,8 @@ class _Feed:
         """Unless that comes too late: another session may feed the same tracker run by now."""
         if not self.record.closed:
             self.tracker.close(status, result)
+            if status == "finished" and result:
+                self.record.end(self.name)
 
     def _begin(self, earlier: list[Row]) -> list[Row]:
         """The rows that it lacks."""
