@@ -617,6 +617,41 @@ def test_how_a_run_ended_is_told(tmp_path: Path):
         assert fake.status == status and fake.result[0].values == {"loss": 1.0}
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, QtotError])
+def test_a_run_that_has_ended_stays_finished(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Any
+):
+    """Where giving its trackers what they lack is stopped, or fails: the rest comes another time"""
+
+    def stopping(tracked: Trackers) -> None:
+        assert made[-1].entered.wait(10)
+        threading.Timer(0.2, made[-1].waits.set).start()
+        raise raised
+
+    def failing(rows: list[Row]) -> None:
+        raise OSError("no server")
+
+    folder = made_run(tmp_path / "run", seeds=(0,))
+    made: list[Any] = [Slow()]
+    monkeypatch.setattr("qtot.tracking.base.make_tracker", lambda name: made[-1])
+    monkeypatch.setattr(trackers, "make_tracker", lambda name: made[-1])
+    monkeypatch.setattr(trackers, "AT_ONCE", 1)
+    with monkeypatch.context() as patch, pytest.raises(raised):
+        patch.setattr(Trackers, "catch_up", stopping)
+        resume(folder, quiet=True, track=("wandb",))
+    assert made[-1].status == "finished" and behind(RunFolder(folder)) == ["wandb"]
+    made.append(Fake(log=failing))
+    with pytest.warns(QtotWarning, match="no server"):
+        resume(folder, quiet=True)
+    assert made[-1].status == "finished" and behind(RunFolder(folder)) == ["wandb"]
+    made.append(Fake())
+    resume(folder, quiet=True)
+    rows = [row for one in made for row in one.rows]
+    steps = [row["env_steps"] for row in RunFolder(folder).metrics()]
+    assert [row.step for row in rows] == steps and behind(RunFolder(folder)) == []
+    assert made[-1].result
+
+
 def test_a_tracker_that_hangs_holds_up_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(trackers, "BEHIND", 3)
     fake = Fake()

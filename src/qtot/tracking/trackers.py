@@ -34,8 +34,10 @@ AT_ONCE = 40
 class _Feed:
     """One tracker, fed through a queue."""
 
-    def __init__(self, name: str, tracker: Tracker, facts: Facts, record: Record):
+    def __init__(self, name: str, tracker: Tracker, facts: Facts, record: Record, *, over: bool):
         self.name, self.tracker, self.facts, self.record = name, tracker, facts, record
+        self.over = over
+        """whether the run has ended: it stays finished, however the catching up goes"""
         self.begun, self.ended = threading.Event(), threading.Event()
         self.caught_up = threading.Event()
         """once it has the rows that it lacked, or will not get them"""
@@ -89,6 +91,7 @@ class _Feed:
 
     def _close(self, status: Status, result: list[Row]) -> None:
         """Unless that comes too late: another session may feed the same tracker run by now."""
+        status = "finished" if self.over else status
         if not self.record.closed:
             self.tracker.close(status, result)
             if status == "finished" and result:
@@ -257,7 +260,12 @@ class Trackers:
 
 
 def track(
-    folder: RunFolder, config: TrainConfig, asked: dict[str, Tracker], *, goes_on: bool
+    folder: RunFolder,
+    config: TrainConfig,
+    asked: dict[str, Tracker],
+    *,
+    goes_on: bool,
+    over: bool = False,
 ) -> Trackers:
     """Begin the trackers that were asked for and, where the run goes on, those that it had.
 
@@ -266,6 +274,7 @@ def track(
         config: of the run.
         asked: trackers that the user named.
         goes_on: whether the folder is older than this process, and may be a stranger's.
+        over: whether it has ended, and is finished whatever comes of its trackers.
 
     Raises:
         QtotError: one that was asked for cannot begin, or the folder's record is damaged.
@@ -292,6 +301,7 @@ def track(
             tracker,
             facts._replace(folder=folder.tracker_folder(name), named=name in asked),
             record,
+            over=over,
         )
         for name, tracker in made.items()
     ]
