@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
+from urllib.parse import quote
 
 import pytest
 
@@ -28,7 +30,8 @@ from qtot.store.checkpoints import Checkpoints
 from qtot.store.run_folder import RunFolder
 from qtot.tracking import trackers
 from qtot.tracking.base import TRACKERS, Facts, Name, Row, asked_for, make_tracker
-from qtot.tracking.record import Record
+from qtot.tracking.mlflow import alone
+from qtot.tracking.record import Record, behind
 from qtot.tracking.trackers import Trackers, track
 from small import small_config
 
@@ -454,6 +457,34 @@ def test_rows_come_once_and_all_of_them(tmp_path: Path):
     assert [x.step for x in fourth.rows] == list(range(1, 10))
 
 
+def test_one_that_did_not_take_the_end_is_behind(tmp_path: Path):
+    """It has all rows, and its server went down, or it is stopped, before the closing table."""
+
+    def failing(status: str, result: list[Row]) -> None:
+        raise OSError("no server")
+
+    def ends(fake: Fake, rows: int = 3, raised: Any = None) -> list[str]:
+        tracked = begun(tmp_path / "run", fake, rows)
+        tracked.conclude(logged(rows))
+        tracked.catch_up()
+        tracked.__exit__(raised)
+        return behind(folder)
+
+    folder = RunFolder(tmp_path / "run")
+    with pytest.warns(QtotWarning, match="OSError: no server.* 'qtot resume' gives"):
+        assert ends(Fake(close=failing)) == ["wandb"]
+    assert Record.of(folder).given == {"wandb": {0: 3}}
+    assert ends(Fake(), raised=KeyboardInterrupt) == ["wandb"]
+    assert ends(Fake()) == []
+    with begun(folder.path, Fake(), rows=3):  # a session that has not seen the end
+        assert behind(folder) == ["wandb"]
+    assert ends(Fake(), rows=4) == []
+    value = folder.tracking()
+    assert value.pop("ended") == ["wandb"]
+    folder.write_tracking(value)  # as before this was noted
+    assert behind(folder) == ["wandb"] and ends(Fake(), rows=4) == []
+
+
 class Slow(Fake):
     """Takes rows once it is told to."""
 
@@ -512,6 +543,36 @@ def test_what_a_tracker_lacks_of_an_ended_run_may_take_its_time(
     hangs.waits.set()
 
 
+@pytest.mark.parametrize("rewinds", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_tracker_that_comes_back_too_late_undoes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rewinds: bool, fails: bool
+):
+    """The run is another session's by then, and so is the tracker run."""
+    monkeypatch.setattr(trackers, "FINISH_S", 0.2)
+    late, folder = Slow(rewinds=rewinds), tmp_path / "run"
+
+    def log(rows: list[Row]) -> None:
+        late.entered.set()
+        assert late.waits.wait(30)
+        if fails:
+            raise OSError("no server")
+
+    late.log = log  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.warns(QtotWarning, match="it did not end within"), begun(folder, late) as tracked:
+        tracked.log(logged(0))
+        assert late.entered.wait(10)
+    with begun(folder, Fake(rewinds=rewinds), rows=3):
+        pass
+    kept = (folder / "tracking.json").read_bytes()
+    assert Record.of(RunFolder(folder)).given["wandb"] == {0: 3}
+    late.waits.set()
+    for thread in threading.enumerate():
+        if thread.name == "qtot-wandb":
+            thread.join(10)
+    assert (folder / "tracking.json").read_bytes() == kept and late.status is None
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, QtotError, None])
 def test_a_tracker_that_hangs_holds_up_no_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Any
@@ -554,6 +615,41 @@ def test_how_a_run_ended_is_told(tmp_path: Path):
         tracked.conclude(logged(1))
         tracked.__exit__(raised)
         assert fake.status == status and fake.result[0].values == {"loss": 1.0}
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, QtotError])
+def test_a_run_that_has_ended_stays_finished(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: Any
+):
+    """Where giving its trackers what they lack is stopped, or fails: the rest comes another time"""
+
+    def stopping(tracked: Trackers) -> None:
+        assert made[-1].entered.wait(10)
+        threading.Timer(0.2, made[-1].waits.set).start()
+        raise raised
+
+    def failing(rows: list[Row]) -> None:
+        raise OSError("no server")
+
+    folder = made_run(tmp_path / "run", seeds=(0,))
+    made: list[Any] = [Slow()]
+    monkeypatch.setattr("qtot.tracking.base.make_tracker", lambda name: made[-1])
+    monkeypatch.setattr(trackers, "make_tracker", lambda name: made[-1])
+    monkeypatch.setattr(trackers, "AT_ONCE", 1)
+    with monkeypatch.context() as patch, pytest.raises(raised):
+        patch.setattr(Trackers, "catch_up", stopping)
+        resume(folder, quiet=True, track=("wandb",))
+    assert made[-1].status == "finished" and behind(RunFolder(folder)) == ["wandb"]
+    made.append(Fake(log=failing))
+    with pytest.warns(QtotWarning, match="no server"):
+        resume(folder, quiet=True)
+    assert made[-1].status == "finished" and behind(RunFolder(folder)) == ["wandb"]
+    made.append(Fake())
+    resume(folder, quiet=True)
+    rows = [row for one in made for row in one.rows]
+    steps = [row["env_steps"] for row in RunFolder(folder).metrics()]
+    assert [row.step for row in rows] == steps and behind(RunFolder(folder)) == []
+    assert made[-1].result
 
 
 def test_a_tracker_that_hangs_holds_up_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -620,6 +716,9 @@ ID = "0" * 32
         {"id": ID, "given": {"wandb": {"0": "http://example.org"}}},
         {"id": ID, "given": {"wandb": {"0": 2**80}}},
         {"id": ID, "given": {"wandb": {"0": True}}},
+        {"id": ID, "given": {}, "ended": "wandb"},
+        {"id": ID, "given": {}, "ended": ["http://example.org"]},
+        {"id": ID, "given": {}, "ended": [{}]},
     ],
 )
 def test_a_record_that_is_none_is_refused(tmp_path: Path, value: Any):
@@ -738,8 +837,10 @@ def test_mlflow_tracks_by_itself_in_a_database_in_the_working_directory(
 def test_processes_that_make_mlflows_database_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """As the first trials of a sweep; MLflow by itself leaves it broken."""
+    """As the first trials of a sweep; MLflow by itself leaves it broken. It quotes the folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / "a folder, über").mkdir()
+    monkeypatch.chdir(tmp_path / "a folder, über")
     source = (
         "import sys; from pathlib import Path; from qtot.tracking.base import Facts, make_tracker\n"
         "tracker, name = make_tracker('mlflow'), sys.argv[1]; print(flush=True); input()\n"
@@ -761,6 +862,21 @@ def test_processes_that_make_mlflows_database_at_once(
     assert [process.returncode for process in processes] == [0] * 3, said
     runs = mlflow()[2]
     assert {x.data.tags["qtot.run"] for x in runs} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("name", ["plain", "a folder, über"])
+@pytest.mark.parametrize("options", ["", "?timeout=3"])
+def test_the_folder_of_mlflows_database_is_locked(tmp_path: Path, name: str, options: str):
+    folder = tmp_path / name
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        uri = f"sqlite:///{quote(str(folder))}/mlflow.db{options}"
+        with alone(uri), pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(handle)
 
 
 @needs("mlflow")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from qtot.errors import QtotError
 from qtot.tracking.base import Facts, Row, Status, package
@@ -45,7 +46,7 @@ class Tracker:
             raise QtotError("its store would lie in the run folder; start qtot elsewhere")
         # MLflow tells of each table that it makes.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        with _alone(self._mlflow.get_tracking_uri()):
+        with alone(self._mlflow.get_tracking_uri()):
             self._client = self._mlflow.MlflowClient()
             experiment, goes_on = self._experiment(), set()
         for seed, own in facts.ids.items():
@@ -117,11 +118,12 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def _alone(uri: str) -> Iterator[None]:
+def alone(uri: str) -> Iterator[None]:
     """While a database of this machine may be made: MLflow leaves it broken where two processes
     make it at once, as the first trials of a sweep would. Its folder is what they lock.
     """
-    folder = Path(uri.removeprefix("sqlite:///")).parent
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    folder = Path(unquote(path)).parent  # of its default MLflow quotes spaces and letters
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # MLflow will say what is wrong with the folder
             if uri.startswith("sqlite:///"):

@@ -1,4 +1,5 @@
-"""``tracking.json``: the id under which a run is tracked, and what each tracker was given.
+"""``tracking.json``: the id under which a run is tracked, what each tracker was given, and which
+took the run's end.
 
 It may be a stranger's. It names no tracker's run, no server and no path: what a tracker run is
 called follows from the id by a digest, so that nobody can point it at a run that is there already.
@@ -28,6 +29,10 @@ class Record:
         self.folder = folder
         self.id = known or secrets.token_hex(16)
         self.given: dict[str, Given] = {}
+        self.ended: set[str] = set()
+        """those that took the closing table; older files tell of none"""
+        self.closed = False
+        """whether the session is over, and ``tracking.json`` may be another's"""
         self._writing = threading.Lock()
 
     @staticmethod
@@ -43,6 +48,7 @@ class Record:
         try:
             record = Record(folder, _id(value["id"]))
             record.given = {name: _given(name, steps) for name, steps in value["given"].items()}
+            record.ended = _ended(value.get("ended", []))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise QtotError(
                 f"{folder.path / 'tracking.json'} is damaged ({str(error)[:80]}); delete it, and "
@@ -55,27 +61,47 @@ class Record:
         return hashlib.sha256(f"{self.id} {seed}".encode()).hexdigest()[:16]
 
     def give(self, name: str, given: Given) -> None:
-        """Write down that a tracker is given rows up to these steps. Where that cannot be written,
-        a run that is killed may give them twice.
+        """Write down that a tracker is given rows up to these steps, and so has not taken the end.
+        Where that cannot be written, a run that is killed may give them twice. Nothing is written
+        once it is closed.
         """
-        with self._writing, contextlib.suppress(OSError):
-            self.given[name] = {**self.given.get(name, {}), **given}
-            value = {"id": self.id, "given": self.given}
+        with self._writing:
+            if not self.closed:
+                self.given[name] = {**self.given.get(name, {}), **given}
+                self.ended.discard(name)
+                self._write()
+
+    def end(self, name: str) -> None:
+        """Write down that a tracker took the run's end. Nothing is written once it is closed."""
+        with self._writing:
+            if not self.closed:
+                self.ended.add(name)
+                self._write()
+
+    def _write(self) -> None:
+        value = {"id": self.id, "given": self.given, "ended": sorted(self.ended)}
+        with contextlib.suppress(OSError):
             self.folder.write_tracking(value)
+
+    def close(self) -> None:
+        """Before the run folder is let go: a tracker that hangs may come back after that."""
+        with self._writing:
+            self.closed = True
 
 
 def behind(folder: RunFolder) -> list[str]:
-    """The trackers of a run that were not given all rows of its metrics.
+    """The trackers of a run that has ended that lack rows of its metrics, or its end.
 
     Raises:
         QtotError: the record, or the metrics, are damaged.
     """
-    given = Record.of(folder).given
-    last = {row["seed"]: row.get("env_steps") for row in folder.metrics()} if given else {}
+    record = Record.of(folder)
+    last = {row["seed"]: row.get("env_steps") for row in folder.metrics()} if record.given else {}
     return [
         name
-        for name, steps in given.items()
-        if any(type(step) is int and steps.get(seed, -1) < step for seed, step in last.items())
+        for name, steps in record.given.items()
+        if name not in record.ended
+        or any(type(step) is int and steps.get(seed, -1) < step for seed, step in last.items())
     ]
 
 
@@ -83,6 +109,14 @@ def _id(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{32}", value):
         raise ValueError(f"no id: {value!r}")
     return value
+
+
+def _ended(names: Any) -> set[str]:
+    if not isinstance(names, list):
+        raise ValueError(f"no names: {names!r}")
+    if unknown := [name for name in names if name not in TRACKERS]:
+        raise ValueError(f"no tracker: {unknown[0]!r}")
+    return set(names)
 
 
 def _given(name: str, steps: dict[str, Any]) -> Given:

@@ -34,8 +34,10 @@ AT_ONCE = 40
 class _Feed:
     """One tracker, fed through a queue."""
 
-    def __init__(self, name: str, tracker: Tracker, facts: Facts, record: Record):
+    def __init__(self, name: str, tracker: Tracker, facts: Facts, record: Record, *, over: bool):
         self.name, self.tracker, self.facts, self.record = name, tracker, facts, record
+        self.over = over
+        """whether the run has ended: it stays finished, however the catching up goes"""
         self.begun, self.ended = threading.Event(), threading.Event()
         self.caught_up = threading.Event()
         """once it has the rows that it lacked, or will not get them"""
@@ -73,19 +75,27 @@ class _Feed:
             while not self.error:
                 item = self._queue.get()
                 if not isinstance(item, list):
-                    self.tracker.close(*item)
+                    self._close(*item)
                     break
                 if has_all:  # else they would hide that others before them are missing
                     self._log([x for x in item if x.step > self._past.get(x.seed, -1)])
             else:  # it was given up, being late
-                self.tracker.close("failed", [])
+                self._close("failed", [])
         except BaseException as error:  # whatever it does, the run goes on
             self.cannot_begin, self.error = not self.begun.is_set(), error
             with contextlib.suppress(BaseException):
-                self.tracker.close("failed", [])
+                self._close("failed", [])
         finally:
             for event in (self.begun, self.caught_up, self.ended):
                 event.set()
+
+    def _close(self, status: Status, result: list[Row]) -> None:
+        """Unless that comes too late: another session may feed the same tracker run by now."""
+        status = "finished" if self.over else status
+        if not self.record.closed:
+            self.tracker.close(status, result)
+            if status == "finished" and result:
+                self.record.end(self.name)
 
     def _begin(self, earlier: list[Row]) -> list[Row]:
         """The rows that it lacks."""
@@ -130,12 +140,14 @@ class _Feed:
         """One that rewinds can be given rows twice. Of the others, it is noted first: where the
         process is killed in between, rows are missing rather than doubled.
         """
-        if not rows:
+        if not rows or self.record.closed:
             return
         before = dict(self.record.given[self.name])
         after = {row.seed: row.step for row in rows}
         if not self.tracker.rewinds:
             self.record.give(self.name, after)
+            if self.record.closed:  # perhaps it was not noted
+                return
         try:
             self.tracker.log(rows)
         except BaseException:
@@ -212,13 +224,17 @@ class Trackers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._close("finished", FINISH_S)
-        else:
+        try:
+            if kind is None:
+                self._close("finished", FINISH_S)
+            else:
+                for feed in self._feeds:
+                    feed.hurry = True
+                stopped = issubclass(kind, KeyboardInterrupt)
+                self._close("stopped" if stopped else "failed", STOP_S)
+        finally:  # also where Ctrl-C comes once more
             for feed in self._feeds:
-                feed.hurry = True
-            stopped = issubclass(kind, KeyboardInterrupt)
-            self._close("stopped" if stopped else "failed", STOP_S)
+                feed.record.close()
 
     def _close(self, status: Status, seconds: float) -> None:
         for feed in self._feeds:
@@ -244,7 +260,12 @@ class Trackers:
 
 
 def track(
-    folder: RunFolder, config: TrainConfig, asked: dict[str, Tracker], *, goes_on: bool
+    folder: RunFolder,
+    config: TrainConfig,
+    asked: dict[str, Tracker],
+    *,
+    goes_on: bool,
+    over: bool = False,
 ) -> Trackers:
     """Begin the trackers that were asked for and, where the run goes on, those that it had.
 
@@ -253,6 +274,7 @@ def track(
         config: of the run.
         asked: trackers that the user named.
         goes_on: whether the folder is older than this process, and may be a stranger's.
+        over: whether it has ended, and is finished whatever comes of its trackers.
 
     Raises:
         QtotError: one that was asked for cannot begin, or the folder's record is damaged.
@@ -279,6 +301,7 @@ def track(
             tracker,
             facts._replace(folder=folder.tracker_folder(name), named=name in asked),
             record,
+            over=over,
         )
         for name, tracker in made.items()
     ]

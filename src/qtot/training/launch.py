@@ -189,7 +189,8 @@ def _feed(
     """Give the trackers of a run that has ended what they lack, and its closing table."""
     with contextlib.ExitStack() as stack:
         with together():
-            trackers = stack.enter_context(tracked(folder, config, wanted, goes_on=True))
+            begun = tracked(folder, config, wanted, goes_on=True, over=True)
+            trackers = stack.enter_context(begun)
         display = Display(config, quiet=quiet or not leads())
         if trackers.said:
             display.say(f"{folder.path} has ended; its trackers get what they lack")
@@ -201,14 +202,21 @@ def _feed(
 
 
 def tracked(
-    folder: RunFolder, config: TrainConfig, wanted: dict[str, Tracker], *, goes_on: bool
+    folder: RunFolder,
+    config: TrainConfig,
+    wanted: dict[str, Tracker],
+    *,
+    goes_on: bool,
+    over: bool = False,
 ) -> Trackers:
-    """The run's trackers, which have begun; none but in the first process.
+    """The run's trackers, which have begun; none but in the first process. As ``track``.
 
     Raises:
         QtotError: one of those that are wanted cannot begin.
     """
-    return track(folder, config, wanted, goes_on=goes_on) if leads() else Trackers()
+    if not leads():
+        return Trackers()
+    return track(folder, config, wanted, goes_on=goes_on, over=over)
 
 
 def _evaluated(resumed: Resumed, config: TrainConfig) -> bool:
