@@ -88,7 +88,7 @@ def trained(engine: Engine, steps: int) -> tuple[Any, Any]:
             "probe/chain_truncated", "segments", "cw_qmix", "replay", 1, marks=pytest.mark.long
         ),
         pytest.param("probe/long", "segments", "qmix", "online", 1, marks=pytest.mark.long),
-        ("matrix/two_step", "segments", "coma", "online", 2),
+        pytest.param("matrix/two_step", "segments", "coma", "online", 2, marks=pytest.mark.long),
     ],
 )
 def test_a_run_on_the_host_is_the_run_in_the_graph(

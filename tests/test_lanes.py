@@ -208,7 +208,9 @@ def test_every_episode_opens_from_a_draw_of_its_own(name: str, quick_compile: No
     assert len(np.unique(starts, axis=0)) == first.sum()
 
 
-@pytest.mark.parametrize("name", ["mpe/simple_spread", "smax/3m"])
+@pytest.mark.parametrize(
+    "name", ["mpe/simple_spread", pytest.param("smax/3m", marks=pytest.mark.long)]
+)
 def test_no_episode_is_shorter_than_declared(name: str, quick_compile: None):
     _, first = opened(name, slots=29, stretches=6)
     for column in first.T:

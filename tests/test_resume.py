@@ -205,6 +205,7 @@ def test_without_a_whole_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Pat
         resume(run.path, steps=1_000, quiet=True)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compile")
 def test_a_run_stopped_before_its_first_log_ends_as_if_never_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -136,6 +136,7 @@ def test_foragers_and_food_are_where_they_see_themselves():
                 assert (look["y"][k], look["x"][k], look["level"][k]) == tuple(row)
 
 
+@pytest.mark.long
 @JUMANJI
 def test_robots_and_shelves_are_where_the_warehouse_has_them():
     env, scene, states, actions = played("rware/tiny-2ag")
