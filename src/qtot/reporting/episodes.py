@@ -274,6 +274,8 @@ def stage(run: ReadRun, record: Record) -> dict[str, Any]:
 def _meanings(facts: dict[str, Any]) -> Any:
     """As the environment said when it was recorded."""
     said = facts.get("action_meanings")
-    if not isinstance(said, list) or [len(x) for x in said] != facts["n_actions"]:
+    if not isinstance(said, list) or not all(isinstance(row, list) for row in said):
+        return ()
+    if [len(row) for row in said] != facts["n_actions"]:
         return ()
     return said if all(isinstance(x, str) for row in said for x in row) else ()
